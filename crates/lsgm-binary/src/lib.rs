@@ -1,0 +1,1 @@
+//! Binarized images: the plain residual VAE with a Bernoulli likelihood.

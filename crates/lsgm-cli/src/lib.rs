@@ -1,0 +1,1 @@
+//! The command line of lsgm: configuration, registry, rendering and reports.

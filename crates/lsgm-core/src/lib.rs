@@ -1,0 +1,28 @@
+//! The contracts of the lsgm toolkit.
+//!
+//! A *modality* ([`Modality`]) turns its own items into tensors ([`Dataset`], [`Batch`]), encodes them to a
+//! possibly hierarchical [`Posterior`] over continuous latents ([`Encoder`]), decodes latents to a [`Likelihood`]
+//! ([`Decoder`]), and renders items to something a person can look at ([`Artifact`]). The training engine and
+//! the score-based prior see these traits and nothing else.
+//!
+//! This crate holds no layers and touches no files.
+
+mod batch;
+mod error;
+mod latent;
+mod likelihood;
+mod modality;
+mod model;
+mod params;
+mod posterior;
+mod rng;
+
+pub use batch::{Batch, Dataset, Split};
+pub use error::{Error, Result};
+pub use latent::{LatentShape, Latents, Spatial};
+pub use likelihood::{Likelihood, nats_to_bits};
+pub use modality::{Arrangement, Artifact, Assets, Modality};
+pub use model::{Autoencoder, Decoder, Encoder, Pass};
+pub use params::{Init, ParamStore, Params};
+pub use posterior::{Group, Posterior, soft_clamp};
+pub use rng::{Rng, RngState};

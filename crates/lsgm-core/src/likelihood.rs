@@ -1,0 +1,25 @@
+use candle_core::Tensor;
+
+use crate::{Result, Rng};
+
+/// A distribution over items, as a decoder returns it for a batch of latents.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a likelihood",
+    note = "implement `log_prob`, `sample` and `mean` of `lsgm_core::Likelihood` for it"
+)]
+pub trait Likelihood {
+    /// `log p(x | z)` of each item in nats, `[B]`.
+    fn log_prob(&self, x: &Tensor) -> Result<Tensor>;
+
+    /// One draw for each latent, in the layout of [`crate::Batch::x`]. A temperature of 1 samples the distribution
+    /// itself, 0 its mode.
+    fn sample(&self, temperature: f64, rng: &mut Rng) -> Result<Tensor>;
+
+    /// The mean (of discrete items: the probabilities or the mode), in the layout of [`crate::Batch::x`].
+    fn mean(&self) -> Result<Tensor>;
+}
+
+/// Nats for a whole item to bits per data dimension.
+pub fn nats_to_bits(nats: f64, dimensions: usize) -> f64 {
+    nats / (dimensions as f64 * std::f64::consts::LN_2)
+}

@@ -1,0 +1,79 @@
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use candle_core::Tensor;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::{Autoencoder, Dataset, Params, Result, Split};
+
+/// Files that belong to a modality and travel with a run, such as a tokenizer: name to content.
+pub type Assets = BTreeMap<String, Vec<u8>>;
+
+/// What a set of items is to show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrangement {
+    /// Items side by side.
+    Samples,
+    /// Items alternate between an original and its reconstruction.
+    Pairs,
+    /// Rows of this many items, each row a path from one item to another.
+    Paths(usize),
+}
+
+/// A rendered file: the bytes, and what to append to the stem of the file's name when several are written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Artifact {
+    /// Appended to the stem; empty for the main file.
+    pub suffix: String,
+    /// Extension without the dot.
+    pub extension: &'static str,
+    /// Content.
+    pub bytes: Vec<u8>,
+}
+
+/// A kind of data: how its items are read, modelled and shown.
+///
+/// A modality is built from its two config sections alone, so that a run directory is enough to sample; data are
+/// read when [`Modality::dataset`] asks for them.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a modality",
+    note = "implement `lsgm_core::Modality`: two config types, an autoencoder, a data set, and how items are rendered"
+)]
+pub trait Modality: Send + Sync + Sized + 'static {
+    /// The name in `modality = "..."` at the top of a config.
+    const NAME: &'static str;
+
+    /// Section `[data]`. Use `#[serde(default, deny_unknown_fields)]`.
+    type Data: Serialize + DeserializeOwned + Default + Clone + Send + Sync;
+
+    /// Section `[autoencoder]`. Use `#[serde(default, deny_unknown_fields)]`.
+    type Model: Serialize + DeserializeOwned + Default + Clone + Send + Sync;
+
+    /// Files to make from the data before training, such as a tokenizer fitted to the corpus. `dir` is the user's
+    /// `--data`.
+    fn prepare(_data: &Self::Data, _dir: Option<&Path>) -> Result<Assets> {
+        Ok(Assets::new())
+    }
+
+    /// Check both sections, against each other too, and keep what is needed. Allocates no parameter and reads no
+    /// data.
+    ///
+    /// # Errors
+    /// [`crate::Error::Config`] with the full key.
+    fn new(data: &Self::Data, model: &Self::Model, assets: &Assets) -> Result<Self>;
+
+    /// Open a split. `dir` is the user's `--data`, which goes before what the config names.
+    fn dataset(&self, split: Split, dir: Option<&Path>) -> Result<Box<dyn Dataset>>;
+
+    /// Build encoder and decoder with parameters from `params`. Parameters of the encoder lie below `encoder.`, those
+    /// of the decoder below `decoder.`; a shared part may lie below either.
+    fn build(&self, params: &Params) -> Result<Box<dyn Autoencoder>>;
+
+    /// Number of data dimensions of an item, for bits per dimension.
+    fn data_dim(&self) -> usize;
+
+    /// Turn items (in the layout of [`crate::Batch::x`], or of [`crate::Likelihood::mean`]) to files a person can look
+    /// at.
+    fn render(&self, items: &Tensor, arrangement: Arrangement) -> Result<Vec<Artifact>>;
+}

@@ -1,0 +1,161 @@
+use std::f64::consts::{E, PI};
+
+use candle_core::{D, Tensor};
+
+use crate::{Latents, Result, Rng};
+
+/// `scale · tanh(x / scale)`: keeps posterior means and log-scales in a range without a hard edge (LSGM, appendix G).
+pub fn soft_clamp(x: &Tensor, scale: f64) -> Result<Tensor> {
+    Ok(((x / scale)?.tanh()? * scale)?)
+}
+
+/// One group of a hierarchical posterior: a diagonal Normal `q(z^g | x, z^<g)` and its sample.
+#[derive(Debug, Clone)]
+pub struct Group {
+    /// Mean, `[B, C_g, *spatial]`.
+    pub mu: Tensor,
+    /// Logarithm of the standard deviation, same shape.
+    pub log_sigma: Tensor,
+    /// The reparameterised sample, same shape.
+    pub z: Tensor,
+    /// Whether the group lies at a lower scale, outside the score-based prior.
+    pub side: bool,
+}
+
+impl Group {
+    /// Draw `z = mu + sigma · eps`.
+    pub fn sample(mu: Tensor, log_sigma: Tensor, side: bool, rng: &mut Rng) -> Result<Self> {
+        let eps = rng.normal_tensor(mu.shape().clone(), mu.dtype(), mu.device())?;
+        Self::with_noise(mu, log_sigma, side, &eps)
+    }
+
+    /// `z = mu + sigma · eps` for given `eps`.
+    pub fn with_noise(mu: Tensor, log_sigma: Tensor, side: bool, eps: &Tensor) -> Result<Self> {
+        let z = (&mu + (log_sigma.exp()? * eps)?)?;
+        Ok(Self { mu, log_sigma, z, side })
+    }
+
+    /// `log q(z | x)` of the sample in nats, summed over its dimensions: `[B]`.
+    pub fn log_q(&self) -> Result<Tensor> {
+        let normalized = ((&self.z - &self.mu)? * self.log_sigma.neg()?.exp()?)?;
+        let per_element = ((normalized.sqr()? * -0.5)? - &self.log_sigma)?;
+        Ok((per_item_sum(&per_element)? - 0.5 * (2.0 * PI).ln() * self.dim())?)
+    }
+
+    /// `E log q(z | x)`, in closed form given the groups before it: `[B]` nats.
+    pub fn neg_entropy(&self) -> Result<Tensor> {
+        Ok((per_item_sum(&self.log_sigma)?.neg()? - 0.5 * (2.0 * PI * E).ln() * self.dim())?)
+    }
+
+    /// `KL(q || N(0, I))` in closed form given the groups before it: `[B]` nats.
+    pub fn kl_standard_normal(&self) -> Result<Tensor> {
+        let variance = (&self.log_sigma * 2.0)?.exp()?;
+        let per_element = (((self.mu.sqr()? + variance)? * 0.5)? - &self.log_sigma)?;
+        Ok((per_item_sum(&per_element)? - 0.5 * self.dim())?)
+    }
+
+    fn dim(&self) -> f64 {
+        self.mu.dims().iter().skip(1).product::<usize>() as f64
+    }
+}
+
+/// A (possibly hierarchical) posterior over latents of a batch, with one sample of it.
+#[derive(Debug, Clone)]
+pub struct Posterior {
+    /// The groups, in the order in which the decoder takes them.
+    pub groups: Vec<Group>,
+}
+
+impl Posterior {
+    /// A posterior with a single diagonal Normal.
+    pub fn normal(mu: Tensor, log_sigma: Tensor, rng: &mut Rng) -> Result<Self> {
+        Ok(Self { groups: vec![Group::sample(mu, log_sigma, false, rng)?] })
+    }
+
+    /// The sample: groups of the finest scale concatenated over channels, the others apart.
+    pub fn latents(&self) -> Result<Latents> {
+        let main: Vec<&Tensor> = self.groups.iter().filter(|g| !g.side).map(|g| &g.z).collect();
+        let prior = match main.as_slice() {
+            [one] => (*one).clone(),
+            several => Tensor::cat(several, 1)?,
+        };
+        let side = self.groups.iter().filter(|g| g.side).map(|g| g.z.clone()).collect();
+        Ok(Latents { prior, side })
+    }
+
+    /// `E log q(z0 | x)` of the groups that the score-based prior models: `[B]` nats.
+    pub fn neg_entropy(&self) -> Result<Tensor> {
+        sum(self.groups.iter().filter(|g| !g.side).map(Group::neg_entropy))
+    }
+
+    /// `log q(z0 | x)` of the sample, for the groups that the score-based prior models: `[B]` nats.
+    pub fn log_q(&self) -> Result<Tensor> {
+        sum(self.groups.iter().filter(|g| !g.side).map(Group::log_q))
+    }
+
+    /// `KL(q || N(0, I))` of every group: `[B]` nats each.
+    pub fn kl_groups(&self) -> Result<Vec<Tensor>> {
+        self.groups.iter().map(Group::kl_standard_normal).collect()
+    }
+
+    /// `KL(q || N(0, I))` of the groups outside the score-based prior: `[B]` nats, `None` without such groups.
+    pub fn side_kl(&self) -> Result<Option<Tensor>> {
+        if !self.groups.iter().any(|g| g.side) {
+            return Ok(None);
+        }
+        sum(self.groups.iter().filter(|g| g.side).map(Group::kl_standard_normal)).map(Some)
+    }
+}
+
+fn per_item_sum(x: &Tensor) -> Result<Tensor> {
+    Ok(x.flatten_from(1)?.sum(D::Minus1)?)
+}
+
+fn sum(terms: impl Iterator<Item = Result<Tensor>>) -> Result<Tensor> {
+    let mut total: Option<Tensor> = None;
+    for term in terms {
+        let term = term?;
+        total = Some(match total {
+            None => term,
+            Some(t) => (t + term)?,
+        });
+    }
+    total.ok_or_else(|| crate::Error::contract("posterior", "no group for the prior"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    #[test]
+    fn closed_forms_agree_with_monte_carlo() {
+        let mut rng = Rng::new(5);
+        let (n, d) = (20_000, 3);
+        let row = |v: &[f32]| {
+            Tensor::new(v, &Device::Cpu)
+                .unwrap()
+                .reshape((1, d))
+                .unwrap()
+                .broadcast_as((n, d))
+                .unwrap()
+                .contiguous()
+                .unwrap()
+        };
+        let (mu, log_sigma) = (row(&[0.5, -1.0, 2.0]), row(&[-1.0, 0.3, -0.2]));
+        let q = Posterior::normal(mu, log_sigma, &mut rng).unwrap();
+        let mean = |t: &Tensor| t.mean_all().unwrap().to_scalar::<f32>().unwrap();
+        let g = &q.groups[0];
+        let log_p = ((g.z.sqr().unwrap().sum(1).unwrap() * -0.5).unwrap() - 1.5 * (2.0 * PI).ln()).unwrap();
+        let log_q = q.log_q().unwrap();
+        assert!((mean(&log_q) - mean(&q.neg_entropy().unwrap())).abs() < 0.04);
+        assert!((mean(&(log_q - log_p).unwrap()) - mean(&g.kl_standard_normal().unwrap())).abs() < 0.08);
+    }
+
+    #[test]
+    fn soft_clamp_is_the_identity_near_zero_and_bounded() {
+        let x = Tensor::new(&[0.01f32, -100.0, 100.0], &Device::Cpu).unwrap();
+        let y = soft_clamp(&x, 5.0).unwrap().to_vec1::<f32>().unwrap();
+        assert!((y[0] - 0.01).abs() < 1e-6 && y[1] == -5.0 && y[2] == 5.0);
+    }
+}

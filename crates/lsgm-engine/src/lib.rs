@@ -1,0 +1,1 @@
+//! The training engine: stages, optimizers' schedules, EMA, checkpoints and evaluation, for any modality.

@@ -1,0 +1,1 @@
+//! The score-based generative prior: SDEs, mixed score, weightings, score networks, samplers and likelihoods.

@@ -1,0 +1,2 @@
+//! The lsgm binary.
+fn main() {}
