@@ -1,1 +1,44 @@
-//! Data sources for lsgm: built-in sets, idx, parquet and the Hugging Face cache.
+//! Data sources for lsgm: what is on disk, in the Hugging Face cache, or made on the spot, as batches.
+//!
+//! * A [`Card`] says what a data set is: sources in order of preference, files, columns, splits, licence, checksums.
+//!   The program brings some ([`Card::built_in`]); a `*.toml` file of the same form is as good.
+//! * [`locate`] finds the files of a part: in the folder that the user gives, else from the card's sources. It never downloads;
+//!   [`fetch`] does.
+//! * [`open_images`] turns a split to [`Images`]: 8-bit images of one size with labels, in memory ([`ImageSet`]) or
+//!   drawn on demand ([`Glyphs`]).
+//! * [`BinaryImages`] turns them to a [`lsgm_core::Dataset`] of black and white ones; [`BinaryConfig`] is its config
+//!   section.
+//! * [`check`](check()) tells whether a set is whole.
+//!
+//! Another kind of data adds its kind of [`Source`](card::Source), its [`Content`], and a reader beside [`open_images`].
+
+mod binary;
+pub mod card;
+mod check;
+mod config;
+mod error;
+mod fetch;
+mod glyphs;
+mod hub;
+mod idx;
+mod image_set;
+mod locate;
+mod open;
+mod picture;
+mod suggest;
+mod table;
+
+pub use binary::{Binarization, BinaryImages};
+pub use card::Card;
+pub use check::{Checksum, FileCheck, Report, SplitCheck, check};
+pub use config::BinaryConfig;
+pub use error::{DataError, Result};
+pub use fetch::{Fetched, State, fetch, state};
+pub use glyphs::Glyphs;
+pub use hub::{Hub, Progress};
+pub use idx::read_idx;
+pub use image_set::{ImageSet, ImageSize, Images};
+pub use locate::{Content, FoundFile, Located, locate};
+pub use open::{Request, open_images};
+pub use picture::{Fit, Target};
+pub use suggest::nearest;

@@ -1,0 +1,178 @@
+use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// One way to get a data set. A part is what the source itself is divided into, such as `train` and `test`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Source {
+    /// Made by the program.
+    BuiltIn(BuiltIn),
+    /// idx files in a folder, plain or with `.gz` appended.
+    Idx(IdxSource),
+    /// Parquet files in a folder.
+    Parquet(ParquetSource),
+    /// Parquet files in a repository of the Hugging Face hub, or in its cache on this machine.
+    Hub(HubSource),
+}
+
+/// Items made by the program.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BuiltIn {
+    /// What makes them.
+    pub generator: Generator,
+    /// Number of items in an epoch of each part.
+    pub parts: BTreeMap<String, usize>,
+}
+
+/// What makes items.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Generator {
+    /// [`crate::Glyphs`].
+    Glyphs,
+}
+
+/// idx files.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdxSource {
+    /// The folder, from the card's own; the program's cards have none and use `--data`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dir: Option<PathBuf>,
+    /// Whether ink is dark on light paper; it is turned to light on dark.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub invert: bool,
+    /// Files by part.
+    pub parts: BTreeMap<String, IdxPart>,
+}
+
+/// The idx files of one part.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdxPart {
+    /// Images, unsigned bytes in three dimensions.
+    pub images: NamedFile,
+    /// Labels, unsigned bytes in one dimension.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<NamedFile>,
+}
+
+/// A file and what its content must be.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NamedFile {
+    /// Name without `.gz`.
+    pub file: String,
+    /// SHA-256 of the content, after decompression.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+}
+
+/// Parquet files.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ParquetSource {
+    /// The folder, from the card's own; the program's cards have none and use `--data`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dir: Option<PathBuf>,
+    /// Whether ink is dark on light paper; it is turned to light on dark.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub invert: bool,
+    /// Names of the columns.
+    #[serde(default)]
+    pub columns: Columns,
+    /// Files by part, in order.
+    pub parts: BTreeMap<String, Vec<String>>,
+}
+
+/// A repository of the hub.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HubSource {
+    /// `owner/name`.
+    pub repo: String,
+    /// Whether ink is dark on light paper; it is turned to light on dark.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub invert: bool,
+    /// Names of the columns.
+    #[serde(default)]
+    pub columns: Columns,
+    /// Where the files lie, in order of preference. The same set often has two: that of its owner, and the hub's own
+    /// conversion under the revision `refs/convert/parquet`.
+    pub layouts: Vec<HubLayout>,
+}
+
+/// Files of one revision.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HubLayout {
+    /// Branch, tag or commit.
+    #[serde(default = "main")]
+    pub revision: String,
+    /// Files by part, in order.
+    pub parts: BTreeMap<String, Vec<String>>,
+}
+
+fn main() -> String {
+    "main".into()
+}
+
+/// Names of the columns of a table of images.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Columns {
+    /// Encoded images: bytes, or the hub's struct with a child `bytes`.
+    pub image: String,
+    /// Whole numbers; an empty name for none. A table without the column has no labels.
+    pub label: String,
+}
+
+impl Default for Columns {
+    fn default() -> Self {
+        Self { image: "image".into(), label: "label".into() }
+    }
+}
+
+impl Source {
+    /// The kind as written in cards.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::BuiltIn(_) => "built-in",
+            Self::Idx(_) => "idx",
+            Self::Parquet(_) => "parquet",
+            Self::Hub(_) => "hub",
+        }
+    }
+
+    pub(super) fn check(&self) -> Result<(), String> {
+        match self {
+            Self::BuiltIn(_) => Ok(()),
+            Self::Idx(source) => {
+                let parts = source.parts.values();
+                let mut files = parts.flat_map(|p| [Some(&p.images), p.labels.as_ref()]).flatten();
+                files.try_for_each(|f| stays_inside(&f.file))
+            }
+            Self::Parquet(source) => source.parts.values().flatten().try_for_each(|f| stays_inside(f)),
+            Self::Hub(source) => {
+                if source.repo.split('/').filter(|s| !s.is_empty() && !s.starts_with('.')).count() != 2 {
+                    return Err(format!("`repo` is `{}` instead of `owner/name`", source.repo));
+                }
+                let layouts = || source.layouts.iter();
+                layouts().try_for_each(|l| stays_inside(&l.revision))?;
+                layouts().flat_map(|l| l.parts.values().flatten()).try_for_each(|f| stays_inside(f))
+            }
+        }
+    }
+}
+
+/// A card may come from anywhere: its files stay below the folder that the user or the cache gives.
+fn stays_inside(file: &str) -> Result<(), String> {
+    let mut components = Path::new(file).components();
+    if !file.is_empty() && components.all(|c| matches!(c, Component::Normal(_))) {
+        return Ok(());
+    }
+    Err(format!("file `{file}` leaves its folder: write a relative path without `..`"))
+}

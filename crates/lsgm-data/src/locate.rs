@@ -1,0 +1,279 @@
+//! From a card to files on this machine.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::card::{Card, Columns, Generator, HubSource, IdxPart, IdxSource, NamedFile, ParquetSource, Source, Splits};
+use crate::{DataError, Hub, Result};
+
+/// One part of a data set that is at hand.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Located {
+    /// What it consists of.
+    pub content: Content,
+    /// Whether light and dark change places.
+    pub invert: bool,
+}
+
+/// What a part consists of.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Content {
+    /// So many items of a generator.
+    Generated(Generator, usize),
+    /// idx files, with the checksums that the card knows.
+    Idx {
+        /// Images.
+        images: FoundFile,
+        /// Labels.
+        labels: Option<FoundFile>,
+    },
+    /// Parquet files in order.
+    Parquet {
+        /// The files.
+        files: Vec<PathBuf>,
+        /// Names of their columns.
+        columns: Columns,
+    },
+}
+
+/// A file, and the checksum that its decompressed content should have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// SHA-256 in hexadecimal digits, if known.
+    pub sha256: Option<String>,
+}
+
+impl Content {
+    /// All files.
+    pub fn files(&self) -> Vec<FoundFile> {
+        match self {
+            Self::Generated(..) => Vec::new(),
+            Self::Idx { images, labels } => [Some(images), labels.as_ref()].into_iter().flatten().cloned().collect(),
+            Self::Parquet { files, .. } => {
+                files.iter().map(|path| FoundFile { path: path.clone(), sha256: None }).collect()
+            }
+        }
+    }
+
+    /// Where it comes from, in a few words.
+    pub fn describe(&self) -> String {
+        let folder = |path: &Path| path.parent().unwrap_or(path).display().to_string();
+        match self {
+            Self::Generated(..) => "made by the program".into(),
+            Self::Idx { images, .. } => format!("idx files in {}", folder(&images.path)),
+            Self::Parquet { files, .. } => {
+                format!("parquet files in {}", files.first().map(|f| folder(f)).unwrap_or_default())
+            }
+        }
+    }
+}
+
+/// The files of a part: those in `dir` if it is given, else those of the first source of the card that is at hand. Nothing is
+/// downloaded.
+///
+/// # Errors
+/// [`DataError::NotAtHand`] that lists what was looked for; shards that are not complete.
+pub fn locate(card: &Card, part: &str, dir: Option<&Path>, hub: &Hub) -> Result<Located> {
+    let mut tried = Vec::new();
+    if let Some(dir) = dir {
+        return in_folder(card, part, dir, &mut tried)?.ok_or_else(|| not_at_hand(card, &tried, "--data"));
+    }
+    for source in &card.sources {
+        let found = match source {
+            Source::BuiltIn(source) => source.parts.get(part).map(|n| plain(Content::Generated(source.generator, *n))),
+            Source::Idx(source) => {
+                base(card, source.dir.as_deref()).and_then(|dir| idx_in(source, part, &dir, &mut tried))
+            }
+            Source::Parquet(source) => {
+                base(card, source.dir.as_deref()).and_then(|dir| parquet_in(source, part, &dir, &mut tried))
+            }
+            Source::Hub(source) => in_cache(source, part, hub, &mut tried),
+        };
+        if let Some(found) = found {
+            return Ok(found);
+        }
+    }
+    Err(not_at_hand(card, &tried, "fetch"))
+}
+
+/// The rules by which splits are made of parts: the card's, unless `dir` takes the place of a generator.
+pub(crate) fn splits(card: &Card, dir: Option<&Path>) -> Splits {
+    let Some(dir) = dir.filter(|_| card.sources.iter().all(|s| matches!(s, Source::BuiltIn(_)))) else {
+        return card.splits.clone();
+    };
+    match in_folder(card, "val", dir, &mut Vec::new()) {
+        Ok(Some(_)) => Splits::parts(),
+        _ => Splits::default(),
+    }
+}
+
+fn plain(content: Content) -> Located {
+    Located { content, invert: false }
+}
+
+fn base(card: &Card, dir: Option<&Path>) -> Option<PathBuf> {
+    Some(card.folder()?.join(dir.unwrap_or(Path::new(""))))
+}
+
+fn not_at_hand(card: &Card, tried: &[String], way: &str) -> DataError {
+    let has_hub = card.sources.iter().any(|s| matches!(s, Source::Hub(_)));
+    let advice = match way {
+        "--data" => "the folder given by `--data` or `data.dir` must hold one of these",
+        _ if has_hub => "`lsgm data fetch` downloads it; or pass `--data DIR` with the files in it",
+        _ => "pass `--data DIR` with the files in it",
+    };
+    let tried = tried.iter().map(|t| format!("  {t}")).collect::<Vec<_>>().join("\n");
+    DataError::NotAtHand { set: card.name.clone(), tried, advice: advice.into() }
+}
+
+/// What a user's folder holds of a part: by the card's file names, by the usual idx names, or as `PART*.parquet`.
+fn in_folder(card: &Card, part: &str, dir: &Path, tried: &mut Vec<String>) -> Result<Option<Located>> {
+    if !dir.is_dir() {
+        return Err(DataError::Missing {
+            path: dir.to_owned(),
+            what: "data folder".into(),
+            advice: "check `--data` and `data.dir`".into(),
+        });
+    }
+    for source in &card.sources {
+        let found = match source {
+            Source::BuiltIn(_) => None,
+            Source::Idx(source) => idx_in(source, part, dir, tried),
+            Source::Parquet(source) => parquet_in(source, part, dir, tried),
+            Source::Hub(source) => hub_in(source, part, dir, tried),
+        };
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    if !card.sources.iter().any(|s| matches!(s, Source::Idx(_)))
+        && let Some(found) = idx_in(&usual_idx(), part, dir, tried)
+    {
+        return Ok(Some(found));
+    }
+    tried.push(format!("{part}*.parquet or {part}/*.parquet in {}", dir.display()));
+    let (columns, invert) = table_options(card);
+    let files = shards(dir, part)?;
+    Ok((!files.is_empty()).then_some(Located { content: Content::Parquet { files, columns }, invert }))
+}
+
+/// The names that MNIST made usual.
+fn usual_idx() -> IdxSource {
+    let part = |stem: &str| IdxPart {
+        images: NamedFile { file: format!("{stem}-images-idx3-ubyte"), sha256: None },
+        labels: Some(NamedFile { file: format!("{stem}-labels-idx1-ubyte"), sha256: None }),
+    };
+    let parts = BTreeMap::from([("train".into(), part("train")), ("test".into(), part("t10k"))]);
+    IdxSource { dir: None, invert: false, parts }
+}
+
+fn idx_in(source: &IdxSource, part: &str, dir: &Path, tried: &mut Vec<String>) -> Option<Located> {
+    let part = source.parts.get(part)?;
+    tried.push(format!("{} (plain or .gz) in {}", part.images.file, dir.display()));
+    let images = idx_file(&part.images, dir)?;
+    let labels = part.labels.as_ref().and_then(|l| idx_file(l, dir));
+    Some(Located { content: Content::Idx { images, labels }, invert: source.invert })
+}
+
+/// The file, plain or compressed, beside the folder's other files or in `raw/`; `-idx3` may be written `.idx3`.
+fn idx_file(file: &NamedFile, dir: &Path) -> Option<FoundFile> {
+    let names = [file.file.clone(), file.file.replace("-idx", ".idx")];
+    let names = names.iter().flat_map(|n| [n.clone(), format!("{n}.gz")]);
+    let mut paths = names.flat_map(|n| [dir.join(&n), dir.join("raw").join(&n)]);
+    Some(FoundFile { path: paths.find(|p| p.is_file())?, sha256: file.sha256.clone() })
+}
+
+fn parquet_in(source: &ParquetSource, part: &str, dir: &Path, tried: &mut Vec<String>) -> Option<Located> {
+    let names = source.parts.get(part)?;
+    tried.push(format!("{} in {}", names.join(", "), dir.display()));
+    let files = names.iter().map(|n| Some(dir.join(n)).filter(|p| p.is_file())).collect::<Option<Vec<_>>>()?;
+    Some(Located { content: Content::Parquet { files, columns: source.columns.clone() }, invert: source.invert })
+}
+
+/// The files of a repository that someone copied: with their folders, without the first of them, or without any if the
+/// bare name still tells the part.
+fn hub_in(source: &HubSource, part: &str, dir: &Path, tried: &mut Vec<String>) -> Option<Located> {
+    let find = |name: &String| {
+        let (_, without_first) = name.split_once('/').unwrap_or(("", name));
+        let bare = name.rsplit('/').next().filter(|bare| bare.contains(part)).unwrap_or(name);
+        [name.as_str(), without_first, bare].into_iter().map(|n| dir.join(n)).find(|p| p.is_file())
+    };
+    for layout in &source.layouts {
+        let Some(names) = layout.parts.get(part) else { continue };
+        tried.push(format!("{} in {}", names.join(", "), dir.display()));
+        if let Some(files) = names.iter().map(find).collect::<Option<Vec<_>>>() {
+            let content = Content::Parquet { files, columns: source.columns.clone() };
+            return Some(Located { content, invert: source.invert });
+        }
+    }
+    None
+}
+
+fn in_cache(source: &HubSource, part: &str, hub: &Hub, tried: &mut Vec<String>) -> Option<Located> {
+    for layout in &source.layouts {
+        let Some(names) = layout.parts.get(part) else { continue };
+        let files = names.iter().map(|n| hub.cached(&source.repo, &layout.revision, n));
+        if let Some(files) = files.collect::<Option<Vec<_>>>() {
+            let content = Content::Parquet { files, columns: source.columns.clone() };
+            return Some(Located { content, invert: source.invert });
+        }
+        let cache = hub.cache().display();
+        tried.push(format!("{} of {}@{} in the cache {cache}", names.join(", "), source.repo, layout.revision));
+    }
+    None
+}
+
+fn table_options(card: &Card) -> (Columns, bool) {
+    let of = |source: &Source| match source {
+        Source::Parquet(s) => Some((s.columns.clone(), s.invert)),
+        Source::Hub(s) => Some((s.columns.clone(), s.invert)),
+        Source::BuiltIn(_) | Source::Idx(_) => None,
+    };
+    card.sources.iter().find_map(of).unwrap_or_default()
+}
+
+/// Parquet files of a part in a folder, in the order of their names: `train-00000-of-00002.parquet`, `train/0000.parquet`.
+fn shards(dir: &Path, part: &str) -> Result<Vec<PathBuf>> {
+    let names: &[&str] = if part == "val" { &["val", "validation", "valid", "dev"] } else { &[part] };
+    for name in names {
+        let belongs = |stem: &str| stem.strip_prefix(name).is_some_and(|r| !r.starts_with(|c: char| c.is_alphabetic()));
+        let mut files = parquet_files(dir, belongs)?;
+        if files.is_empty() && dir.join(name).is_dir() {
+            files = parquet_files(&dir.join(name), |_| true)?;
+        }
+        if !files.is_empty() {
+            return complete(files);
+        }
+    }
+    Ok(Vec::new())
+}
+
+fn parquet_files(dir: &Path, belongs: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(|e| DataError::io(dir, e))? {
+        let path = entry.map_err(|e| DataError::io(dir, e))?.path();
+        let stem = path.file_stem().and_then(|s| s.to_str());
+        if path.extension().is_some_and(|e| e == "parquet") && stem.is_some_and(&belongs) {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Refuse shards `NAME-00000-of-00004` of which one is missing.
+fn complete(files: Vec<PathBuf>) -> Result<Vec<PathBuf>> {
+    let count = |file: &PathBuf| file.file_stem()?.to_str()?.rsplit_once("-of-")?.1.parse::<usize>().ok();
+    let announced = files.iter().filter_map(count).max();
+    match (announced, files.first()) {
+        (Some(n), Some(first)) if n != files.len() => Err(DataError::Missing {
+            path: first.clone(),
+            what: format!("{n} shards announced by the file's name, but {} of them", files.len()),
+            advice: "copy all shards into the folder, and shards of one set only".into(),
+        }),
+        _ => Ok(files),
+    }
+}

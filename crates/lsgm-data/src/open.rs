@@ -1,0 +1,100 @@
+//! From a card and a split to images.
+
+use std::path::Path;
+
+use lsgm_core::Split;
+
+use crate::card::{Card, SplitRule};
+use crate::idx::read_idx;
+use crate::locate::{Content, Located, locate, splits};
+use crate::picture::{Target, fit_all};
+use crate::{DataError, Fit, Glyphs, Hub, ImageSet, Images, Result};
+
+/// Which images are wanted.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// The data set.
+    pub card: &'a Card,
+    /// The split.
+    pub split: Split,
+    /// A folder that goes before the card's sources.
+    pub dir: Option<&'a Path>,
+    /// Where cached files are.
+    pub hub: &'a Hub,
+    /// The size that images must have; the card's if there is none.
+    pub target: Option<Target>,
+    /// The seed of generators.
+    pub seed: u64,
+    /// At most so many items, from the first on.
+    pub limit: Option<usize>,
+}
+
+/// Open a split as images. Nothing is downloaded.
+///
+/// # Errors
+/// Data that are not at hand, damaged, of another size than wanted, or none at all.
+pub fn open_images(request: &Request<'_>) -> Result<Box<dyn Images>> {
+    let rule = splits(request.card, request.dir).rule(request.split).clone();
+    let located = locate(request.card, &rule.part, request.dir, request.hub)?;
+    let images = load(request, &rule, &located)?;
+    if images.is_empty() {
+        return Err(DataError::Empty {
+            origin: located.content.describe(),
+            set: request.card.name.clone(),
+            split: request.split.name(),
+            advice: "give more data, or another rule in `splits` of the card".into(),
+        });
+    }
+    Ok(images)
+}
+
+fn load(request: &Request<'_>, rule: &SplitRule, located: &Located) -> Result<Box<dyn Images>> {
+    let target = target(request)?;
+    let wanted = |total: usize| {
+        let range = rule.range(total);
+        let end = request.limit.map_or(range.end, |limit| range.end.min(range.start.saturating_add(limit)));
+        range.start..end
+    };
+    let mut set = match &located.content {
+        Content::Generated(_, items) => {
+            let glyphs = Glyphs::new(request.seed, request.split, wanted(*items).len());
+            if glyphs.size() == target.size {
+                return Ok(Box::new(glyphs));
+            }
+            fitted(in_memory(&glyphs)?, target, "glyphs")?
+        }
+        Content::Idx { images, labels } => {
+            let mut set = read_idx(&images.path, labels.as_ref().map(|l| l.path.as_path()))?;
+            set.keep(wanted(set.len()));
+            fitted(set, target, &images.path.display().to_string())?
+        }
+        Content::Parquet { files, columns } => crate::table::read_parquet(files, columns, target, wanted)?,
+    };
+    if located.invert {
+        set.invert();
+    }
+    Ok(Box::new(set))
+}
+
+fn target(request: &Request<'_>) -> Result<Target> {
+    let own = request.card.image.map(|size| Target { size, fit: Fit::Exact });
+    request.target.or(own).ok_or_else(|| DataError::Card {
+        origin: format!("data set card {}", request.card.name),
+        message: format!("`image` is missing: the set is for {}, not for images", request.card.modality.join(", ")),
+    })
+}
+
+fn fitted(set: ImageSet, target: Target, origin: &str) -> Result<ImageSet> {
+    let (size, pixels, labels) = set.into_parts();
+    ImageSet::new(target.size, fit_all(size, pixels, target, origin)?, labels)
+}
+
+fn in_memory(images: &dyn Images) -> Result<ImageSet> {
+    let bytes = images.size().bytes();
+    let mut pixels = vec![0; bytes * images.len()];
+    let mut labels = Vec::new();
+    for (index, pixels) in pixels.chunks_exact_mut(bytes).enumerate() {
+        labels.extend(images.read(index, pixels)?);
+    }
+    ImageSet::new(images.size(), pixels, Some(labels))
+}
