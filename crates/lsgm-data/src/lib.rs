@@ -23,8 +23,10 @@ mod hub;
 mod idx;
 mod image_set;
 mod locate;
+mod mat;
 mod open;
 mod picture;
+mod shield;
 mod suggest;
 mod table;
 

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::card::{Card, Columns, Generator, HubSource, IdxPart, IdxSource, NamedFile, ParquetSource, Source, Splits};
+use crate::card::{
+    Card, Columns, Generator, HubSource, IdxPart, IdxSource, MatSource, NamedFile, ParquetSource, Source, Splits,
+};
 use crate::{DataError, Hub, Result};
 
 /// One part of a data set that is at hand.
@@ -28,6 +30,13 @@ pub enum Content {
         /// Labels.
         labels: Option<FoundFile>,
     },
+    /// A matrix of a MATLAB file.
+    Mat {
+        /// The file.
+        file: PathBuf,
+        /// Name of the matrix.
+        variable: String,
+    },
     /// Parquet files in order.
     Parquet {
         /// The files.
@@ -51,6 +60,7 @@ impl Content {
     pub fn files(&self) -> Vec<FoundFile> {
         match self {
             Self::Generated(..) => Vec::new(),
+            Self::Mat { file, .. } => vec![FoundFile { path: file.clone(), sha256: None }],
             Self::Idx { images, labels } => [Some(images), labels.as_ref()].into_iter().flatten().cloned().collect(),
             Self::Parquet { files, .. } => {
                 files.iter().map(|path| FoundFile { path: path.clone(), sha256: None }).collect()
@@ -64,6 +74,7 @@ impl Content {
         match self {
             Self::Generated(..) => "made by the program".into(),
             Self::Idx { images, .. } => format!("idx files in {}", folder(&images.path)),
+            Self::Mat { file, .. } => format!("MATLAB file {}", file.display()),
             Self::Parquet { files, .. } => {
                 format!("parquet files in {}", files.first().map(|f| folder(f)).unwrap_or_default())
             }
@@ -86,6 +97,9 @@ pub fn locate(card: &Card, part: &str, dir: Option<&Path>, hub: &Hub) -> Result<
             Source::BuiltIn(source) => source.parts.get(part).map(|n| plain(Content::Generated(source.generator, *n))),
             Source::Idx(source) => {
                 base(card, source.dir.as_deref()).and_then(|dir| idx_in(source, part, &dir, &mut tried))
+            }
+            Source::Mat(source) => {
+                base(card, source.dir.as_deref()).and_then(|dir| mat_in(source, part, &dir, &mut tried))
             }
             Source::Parquet(source) => {
                 base(card, source.dir.as_deref()).and_then(|dir| parquet_in(source, part, &dir, &mut tried))
@@ -142,6 +156,7 @@ fn in_folder(card: &Card, part: &str, dir: &Path, tried: &mut Vec<String>) -> Re
         let found = match source {
             Source::BuiltIn(_) => None,
             Source::Idx(source) => idx_in(source, part, dir, tried),
+            Source::Mat(source) => mat_in(source, part, dir, tried),
             Source::Parquet(source) => parquet_in(source, part, dir, tried),
             Source::Hub(source) => hub_in(source, part, dir, tried),
         };
@@ -184,6 +199,13 @@ fn idx_file(file: &NamedFile, dir: &Path) -> Option<FoundFile> {
     let names = names.iter().flat_map(|n| [n.clone(), format!("{n}.gz")]);
     let mut paths = names.flat_map(|n| [dir.join(&n), dir.join("raw").join(&n)]);
     Some(FoundFile { path: paths.find(|p| p.is_file())?, sha256: file.sha256.clone() })
+}
+
+fn mat_in(source: &MatSource, part: &str, dir: &Path, tried: &mut Vec<String>) -> Option<Located> {
+    let variable = source.parts.get(part)?.clone();
+    tried.push(format!("{} in {}", source.file, dir.display()));
+    let file = Some(dir.join(&source.file)).filter(|p| p.is_file())?;
+    Some(Located { content: Content::Mat { file, variable }, invert: source.invert })
 }
 
 fn parquet_in(source: &ParquetSource, part: &str, dir: &Path, tried: &mut Vec<String>) -> Option<Located> {
@@ -230,7 +252,7 @@ fn table_options(card: &Card) -> (Columns, bool) {
     let of = |source: &Source| match source {
         Source::Parquet(s) => Some((s.columns.clone(), s.invert)),
         Source::Hub(s) => Some((s.columns.clone(), s.invert)),
-        Source::BuiltIn(_) | Source::Idx(_) => None,
+        Source::BuiltIn(_) | Source::Idx(_) | Source::Mat(_) => None,
     };
     card.sources.iter().find_map(of).unwrap_or_default()
 }

@@ -7,6 +7,7 @@ use lsgm_core::Split;
 use crate::card::{Card, SplitRule};
 use crate::idx::read_idx;
 use crate::locate::{Content, Located, locate, splits};
+use crate::mat::read_mat;
 use crate::picture::{Target, fit_all};
 use crate::{DataError, Fit, Glyphs, Hub, ImageSet, Images, Result};
 
@@ -67,6 +68,12 @@ fn load(request: &Request<'_>, rule: &SplitRule, located: &Located) -> Result<Bo
             let mut set = read_idx(&images.path, labels.as_ref().map(|l| l.path.as_path()))?;
             set.keep(wanted(set.len()));
             fitted(set, target, &images.path.display().to_string())?
+        }
+        Content::Mat { file, variable } => {
+            let size = request.card.image.unwrap_or(target.size);
+            let mut set = read_mat(file, variable, size)?;
+            set.keep(wanted(set.len()));
+            fitted(set, target, &file.display().to_string())?
         }
         Content::Parquet { files, columns } => crate::table::read_parquet(files, columns, target, wanted)?,
     };

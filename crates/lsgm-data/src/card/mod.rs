@@ -10,15 +10,16 @@ use serde::{Deserialize, Serialize};
 use crate::suggest::with_nearest_key;
 use crate::{DataError, ImageSize, Result, nearest};
 pub use source::{
-    BuiltIn, Columns, Generator, HubLayout, HubSource, IdxPart, IdxSource, NamedFile, ParquetSource, Source,
+    BuiltIn, Columns, Generator, HubLayout, HubSource, IdxPart, IdxSource, MatSource, NamedFile, ParquetSource, Source,
 };
 pub use split::{Share, SplitRule, Splits};
 
 /// The cards that belong to the program.
-const BUILT_IN: [(&str, &str); 3] = [
+const BUILT_IN: [(&str, &str); 4] = [
     ("glyphs", include_str!("../../datasets/glyphs.toml")),
     ("mnist", include_str!("../../datasets/mnist.toml")),
     ("fashion-mnist", include_str!("../../datasets/fashion-mnist.toml")),
+    ("omniglot", include_str!("../../datasets/omniglot.toml")),
 ];
 
 /// A data set card, as in `datasets/*.toml`.

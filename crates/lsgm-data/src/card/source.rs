@@ -11,6 +11,8 @@ pub enum Source {
     BuiltIn(BuiltIn),
     /// idx files in a folder, plain or with `.gz` appended.
     Idx(IdxSource),
+    /// Matrices in a MATLAB file.
+    Mat(MatSource),
     /// Parquet files in a folder.
     Parquet(ParquetSource),
     /// Parquet files in a repository of the Hugging Face hub, or in its cache on this machine.
@@ -69,6 +71,22 @@ pub struct NamedFile {
     /// SHA-256 of the content, after decompression.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
+}
+
+/// A MATLAB file, one matrix for each part, one image in each column.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MatSource {
+    /// The folder, from the card's own; the program's cards have none and use `--data`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dir: Option<PathBuf>,
+    /// Whether ink is dark on light paper; it is turned to light on dark.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub invert: bool,
+    /// The file's name.
+    pub file: String,
+    /// Variables by part.
+    pub parts: BTreeMap<String, String>,
 }
 
 /// Parquet files.
@@ -142,6 +160,7 @@ impl Source {
         match self {
             Self::BuiltIn(_) => "built-in",
             Self::Idx(_) => "idx",
+            Self::Mat(_) => "mat",
             Self::Parquet(_) => "parquet",
             Self::Hub(_) => "hub",
         }
@@ -155,6 +174,7 @@ impl Source {
                 let mut files = parts.flat_map(|p| [Some(&p.images), p.labels.as_ref()]).flatten();
                 files.try_for_each(|f| stays_inside(&f.file))
             }
+            Self::Mat(source) => stays_inside(&source.file),
             Self::Parquet(source) => source.parts.values().flatten().try_for_each(|f| stays_inside(f)),
             Self::Hub(source) => {
                 if source.repo.split('/').filter(|s| !s.is_empty() && !s.starts_with('.')).count() != 2 {

@@ -5,6 +5,7 @@ use hf_hub::{Cache, Repo, RepoType};
 
 use super::{Hub, Progress, refused};
 use crate::Result;
+use crate::shield::shield;
 
 impl Hub {
     pub(super) fn download(
@@ -17,7 +18,12 @@ impl Hub {
         let failed = |e: ApiError| refused(repo, file, advice(&e));
         let files = Repo::with_revision(repo.to_owned(), RepoType::Dataset, revision.to_owned());
         let meter = Meter { file, done: 0, total: 0, report: progress };
-        self.api().map_err(failed)?.repo(files).download_with_progress(file, meter).map_err(failed)
+        let api = self.api().map_err(failed)?;
+        // The client asserts where a server or a file system behaves oddly.
+        match shield(|| api.repo(files).download_with_progress(file, meter)) {
+            Some(downloaded) => downloaded.map_err(failed),
+            None => Err(refused(repo, file, "the server's answer makes no sense; check `HF_ENDPOINT`".into())),
+        }
     }
 
     fn api(&self) -> Result<Api, ApiError> {
