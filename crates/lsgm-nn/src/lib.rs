@@ -1,1 +1,18 @@
 //! Layers, CPU kernels with hand-written backward passes, optimizers and initialisers for training with candle.
+//!
+//! * [`ops`]: differentiable functions of tensors;
+//! * [`layers`]: functions with parameters, built from [`lsgm_core::Params`];
+//! * [`optim`]: gradients and optimizers;
+//! * [`init`]: how parameters start.
+//!
+//! Results do not depend on the number of threads, bit for bit: work is cut by shape alone.
+
+pub mod init;
+pub mod layers;
+pub mod ops;
+pub mod optim;
+
+mod kernels;
+
+pub use layers::*;
+pub use ops::Activation;

@@ -1,0 +1,193 @@
+//! The two element types of the kernels, and how their buffers are made.
+
+use candle_core::{CpuStorage, WithDType};
+
+/// An element type: `f32` for speed, `f64` for checks.
+pub(crate) trait Float: WithDType {
+    const ZERO: Self;
+    const ONE: Self;
+
+    fn of(x: f64) -> Self {
+        Self::from_f64(x)
+    }
+
+    /// `self * a + b` with a single rounding.
+    fn fused(self, a: Self, b: Self) -> Self;
+    fn sqrt(self) -> Self;
+    fn abs(self) -> Self;
+    fn is_nan(self) -> bool;
+    /// The larger of two; not a number when either is not.
+    fn larger(self, other: Self) -> Self {
+        if self > other || self.is_nan() { self } else { other }
+    }
+    /// The exponential function, in a form that vectorises. Infinite above 88.3 (`f32`), zero below -87.3 (`f32`).
+    fn exp<I: super::Isa>(self) -> Self;
+    /// `ln(1 + u)` for `u` in [0, 1].
+    fn ln_1p_unit<I: super::Isa>(self) -> Self;
+    fn ln(self) -> Self;
+    fn erf(self) -> Self;
+    /// The elements of a storage of this type.
+    fn slice_mut(storage: &mut CpuStorage) -> candle_core::Result<&mut [Self]>;
+}
+
+/// Sum of `u^(2k) / (2k + 1)`, the series of `atanh`, by Horner's rule; `u2` is at most 1/9.
+const ATANH: [f64; 8] = [1.0, 1.0 / 3.0, 1.0 / 5.0, 1.0 / 7.0, 1.0 / 9.0, 1.0 / 11.0, 1.0 / 13.0, 1.0 / 15.0];
+
+impl Float for f32 {
+    const ZERO: Self = 0.0;
+    const ONE: Self = 1.0;
+
+    #[inline(always)]
+    fn fused(self, a: Self, b: Self) -> Self {
+        f32::mul_add(self, a, b)
+    }
+    #[inline(always)]
+    fn sqrt(self) -> Self {
+        f32::sqrt(self)
+    }
+    #[inline(always)]
+    fn abs(self) -> Self {
+        f32::abs(self)
+    }
+    #[inline(always)]
+    fn is_nan(self) -> bool {
+        f32::is_nan(self)
+    }
+
+    /// Cephes' `expf`: `2^n · p(r)` with `r` in ±ln(2)/2. Comparisons, not `min` and `max`, keep NaN.
+    #[inline(always)]
+    fn exp<I: super::Isa>(self) -> Self {
+        const ROUND: f32 = 12_582_912.0; // 1.5 · 2^23: adding it rounds to an integer, kept in the low bits.
+        const LOW: f32 = -87.3;
+        const HIGH: f32 = 88.3;
+        let x = if self < LOW { LOW } else { self };
+        let x = if x > HIGH { HIGH } else { x };
+        let shifted = I::fma(x, std::f32::consts::LOG2_E, ROUND);
+        let n = shifted - ROUND;
+        let r = I::fma(n, -0.693_359_4, x);
+        let r = I::fma(n, 2.121_944_4e-4, r);
+        let mut p = 1.987_569_1e-4_f32;
+        for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5.000_000_1e-1] {
+            p = I::fma(p, r, c);
+        }
+        let y = I::fma(p, r * r, r) + 1.0;
+        let scale = f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23));
+        let y = if self < LOW { 0.0 } else { y * scale };
+        if self > HIGH { f32::INFINITY } else { y }
+    }
+
+    #[inline(always)]
+    fn ln_1p_unit<I: super::Isa>(self) -> Self {
+        let s = self / (self + 2.0);
+        let s2 = s * s;
+        let mut p = ATANH[7] as f32;
+        for c in ATANH[..7].iter().rev() {
+            p = I::fma(p, s2, *c as f32);
+        }
+        2.0 * s * p
+    }
+    #[inline(always)]
+    fn ln(self) -> Self {
+        f32::ln(self)
+    }
+    #[inline(always)]
+    fn erf(self) -> Self {
+        candle_core::cpu::erf::erf_f32(self)
+    }
+    fn slice_mut(storage: &mut CpuStorage) -> candle_core::Result<&mut [Self]> {
+        match storage {
+            CpuStorage::F32(v) => Ok(v),
+            _ => candle_core::bail!("expected elements of type f32"),
+        }
+    }
+}
+
+impl Float for f64 {
+    const ZERO: Self = 0.0;
+    const ONE: Self = 1.0;
+
+    #[inline(always)]
+    fn fused(self, a: Self, b: Self) -> Self {
+        f64::mul_add(self, a, b)
+    }
+    #[inline(always)]
+    fn sqrt(self) -> Self {
+        f64::sqrt(self)
+    }
+    #[inline(always)]
+    fn abs(self) -> Self {
+        f64::abs(self)
+    }
+    #[inline(always)]
+    fn is_nan(self) -> bool {
+        f64::is_nan(self)
+    }
+    #[inline(always)]
+    fn exp<I: super::Isa>(self) -> Self {
+        f64::exp(self)
+    }
+    #[inline(always)]
+    fn ln_1p_unit<I: super::Isa>(self) -> Self {
+        f64::ln_1p(self)
+    }
+    #[inline(always)]
+    fn ln(self) -> Self {
+        f64::ln(self)
+    }
+    #[inline(always)]
+    fn erf(self) -> Self {
+        candle_core::cpu::erf::erf_f64(self)
+    }
+    fn slice_mut(storage: &mut CpuStorage) -> candle_core::Result<&mut [Self]> {
+        match storage {
+            CpuStorage::F64(v) => Ok(v),
+            _ => candle_core::bail!("expected elements of type f64"),
+        }
+    }
+}
+
+/// A buffer whose elements the caller writes before reading any of them.
+///
+/// With debug assertions it is filled with NaN, so that a kernel that leaves a gap shows in every test.
+#[allow(unsafe_code, clippy::uninit_vec)]
+pub(crate) fn uninit<T: Float>(len: usize) -> Vec<T> {
+    if cfg!(any(debug_assertions, miri)) {
+        return vec![T::of(f64::NAN); len];
+    }
+    let mut v = Vec::with_capacity(len);
+    // SAFETY: the capacity is `len`, any bit pattern is a float, and every kernel writes its whole output.
+    unsafe { v.set_len(len) };
+    v
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::{Fused, Plain};
+
+    #[test]
+    fn exp_is_within_two_ulp_and_keeps_nan_and_infinity() {
+        for i in -8_700..=8_800 {
+            let x = i as f32 * 0.01;
+            for y in [Float::exp::<Fused>(x), Float::exp::<Plain>(x)] {
+                let exact = f64::from(x).exp();
+                assert!((f64::from(y) / exact - 1.0).abs() < 2.5e-7, "{x}: {y} against {exact}");
+            }
+        }
+        assert_eq!(Float::exp::<Fused>(f32::NEG_INFINITY), 0.0);
+        assert_eq!(Float::exp::<Fused>(f32::INFINITY), f32::INFINITY);
+        assert!(Float::is_nan(Float::exp::<Fused>(f32::NAN)));
+    }
+
+    #[test]
+    fn ln_1p_holds_its_relative_precision() {
+        for i in 0..=1000 {
+            for scale in [1.0, 1e-3, 1e-12] {
+                let u = i as f32 * 1e-3 * scale;
+                let exact = f64::from(u).ln_1p();
+                let got = f64::from(Float::ln_1p_unit::<Fused>(u));
+                assert!((got - exact).abs() <= 2.5e-7 * exact, "{u}");
+            }
+        }
+    }
+}

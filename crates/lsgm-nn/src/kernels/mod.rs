@@ -1,0 +1,39 @@
+//! Computations on contiguous CPU slices: plain loops that vectorise, matrix products, and their parallel partition.
+//!
+//! Work is cut into pieces whose size depends on the shapes alone, and partial sums are added in the order of the
+//! pieces, so that results do not depend on the number of threads.
+#![allow(unsafe_code)]
+
+mod float;
+mod gemm;
+mod simd;
+
+pub(crate) mod attention;
+pub(crate) mod conv;
+pub(crate) mod linear;
+pub(crate) mod norm;
+pub(crate) mod optimizer;
+pub(crate) mod pointwise;
+pub(crate) mod resample;
+pub(crate) mod softmax;
+
+pub(crate) use float::{Float, uninit};
+pub(crate) use gemm::{Mat, gemm};
+pub(crate) use simd::{Fused, Isa, Plain, dispatch, max, sums};
+#[cfg(target_arch = "x86_64")]
+pub(crate) use simd::{Level, level};
+
+/// Elements that one task of a pointwise kernel takes.
+pub(crate) const BLOCK: usize = 16 * 1024;
+
+/// Partial sums of tasks, added in order.
+pub(crate) fn add_up<T: Float>(parts: Vec<Vec<T>>) -> Vec<T> {
+    let mut parts = parts.into_iter();
+    let mut total = parts.next().unwrap_or_default();
+    for part in parts {
+        for (t, p) in total.iter_mut().zip(&part) {
+            *t += *p;
+        }
+    }
+    total
+}

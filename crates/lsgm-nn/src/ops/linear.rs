@@ -1,0 +1,82 @@
+//! The affine map of the last dimension.
+
+use candle_core::{Shape, Tensor};
+use lsgm_core::Result;
+
+use super::custom::{Op, View, apply2, apply3, fault};
+use crate::kernels::{Float, linear as kernel};
+
+/// `x · wᵀ + bias` for `x: [.., I]`, `w: [O, I]`, `bias: [O]`: `[.., O]`.
+///
+/// # Errors
+/// Shapes that do not fit.
+pub fn linear(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    let (inputs, outputs) = match (x.dims().last(), w.dims()) {
+        (Some(i), &[outputs, inputs]) if *i == inputs => (inputs, outputs),
+        _ => return Err(fault("linear", format!("input {:?} does not fit weight {:?}", x.dims(), w.dims()))),
+    };
+    match bias {
+        Some(b) if b.dims() != [outputs] => Err(fault("linear", format!("bias {:?} must be [{outputs}]", b.dims()))),
+        Some(bias) => apply3(Linear { inputs, outputs }, [x, w, bias]),
+        None => apply2(Linear { inputs, outputs }, [x, w]),
+    }
+}
+
+struct Linear {
+    inputs: usize,
+    outputs: usize,
+}
+
+impl Linear {
+    fn run<T: Float>(&self, x: View<'_, T>, w: &[T], bias: Option<&[T]>) -> (Vec<T>, Shape) {
+        let mut dims = x.dims.to_vec();
+        if let Some(last) = dims.last_mut() {
+            *last = self.outputs;
+        }
+        (kernel::forward(x.data, w, bias, self.inputs, self.outputs), dims.into())
+    }
+
+    fn gradients<T: Float>(&self, x: &[T], w: &[T], gy: &[T], needed: [bool; 2]) -> [Option<Vec<T>>; 2] {
+        [
+            needed[0].then(|| kernel::data_gradient(gy, w, self.inputs, self.outputs)),
+            needed[1].then(|| kernel::weight_gradient(x, gy, self.inputs, self.outputs)),
+        ]
+    }
+}
+
+impl Op<2> for Linear {
+    const NAME: &'static str = "linear";
+
+    fn forward<T: Float>(&self, [x, w]: [View<'_, T>; 2]) -> (Vec<T>, Shape) {
+        self.run(x, w.data, None)
+    }
+
+    fn backward<T: Float>(
+        &self,
+        [x, w]: [View<'_, T>; 2],
+        _: View<'_, T>,
+        gy: &[T],
+        needed: [bool; 2],
+    ) -> [Option<Vec<T>>; 2] {
+        self.gradients(x.data, w.data, gy, needed)
+    }
+}
+
+impl Op<3> for Linear {
+    const NAME: &'static str = "linear";
+
+    fn forward<T: Float>(&self, [x, w, bias]: [View<'_, T>; 3]) -> (Vec<T>, Shape) {
+        self.run(x, w.data, Some(bias.data))
+    }
+
+    fn backward<T: Float>(
+        &self,
+        [x, w, _]: [View<'_, T>; 3],
+        _: View<'_, T>,
+        gy: &[T],
+        [needs_x, needs_w, needs_bias]: [bool; 3],
+    ) -> [Option<Vec<T>>; 3] {
+        let [dx, dw] = self.gradients(x.data, w.data, gy, [needs_x, needs_w]);
+        [dx, dw, needs_bias.then(|| kernel::column_sums(gy, self.outputs))]
+    }
+}

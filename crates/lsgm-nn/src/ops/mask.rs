@@ -1,0 +1,45 @@
+//! Multiplication with a constant.
+
+use candle_core::{Shape, Tensor};
+use lsgm_core::Result;
+use rayon::prelude::*;
+
+use super::custom::{Op, View, apply1, fault};
+use crate::kernels::{BLOCK, Float, uninit};
+
+/// `x · factors` elementwise with constants `factors` in the order of `x`'s elements; no gradient reaches them.
+///
+/// # Errors
+/// A number of factors other than that of the elements.
+pub fn mask(x: &Tensor, factors: Vec<f32>) -> Result<Tensor> {
+    if factors.len() != x.elem_count() {
+        return Err(fault("mask", format!("{} factors for an input of {:?}", factors.len(), x.dims())));
+    }
+    apply1(Mask(factors), [x])
+}
+
+struct Mask(Vec<f32>);
+
+impl Mask {
+    fn apply<T: Float>(&self, x: &[T]) -> Vec<T> {
+        let mut y = uninit(x.len());
+        y.par_chunks_mut(BLOCK).zip(x.par_chunks(BLOCK)).zip(self.0.par_chunks(BLOCK)).for_each(|((y, x), f)| {
+            for ((y, x), f) in y.iter_mut().zip(x).zip(f) {
+                *y = *x * T::of(f64::from(*f));
+            }
+        });
+        y
+    }
+}
+
+impl Op<1> for Mask {
+    const NAME: &'static str = "mask";
+
+    fn forward<T: Float>(&self, [x]: [View<'_, T>; 1]) -> (Vec<T>, Shape) {
+        (self.apply(x.data), x.dims.into())
+    }
+
+    fn backward<T: Float>(&self, _: [View<'_, T>; 1], _: View<'_, T>, gy: &[T], _: [bool; 1]) -> [Option<Vec<T>>; 1] {
+        [Some(self.apply(gy))]
+    }
+}

@@ -1,0 +1,32 @@
+//! Differentiable operations with hand-written kernels for the CPU.
+//!
+//! Each takes tensors of any layout, `f32` or `f64`, and computes the gradients of those inputs only that lead to a
+//! variable. None has a second derivative.
+
+mod activation;
+mod attention;
+mod conv;
+mod custom;
+mod embedding;
+mod likelihood;
+mod linear;
+mod mask;
+mod norm;
+mod resample;
+mod softmax;
+mod weight_norm;
+
+pub use activation::{elu, gelu, relu, sigmoid, silu, softplus};
+pub use attention::attention;
+pub use conv::{
+    Conv1dConfig, Conv2dConfig, ConvTranspose1dConfig, ConvTranspose2dConfig, conv_transpose1d, conv_transpose2d,
+    conv1d, conv2d,
+};
+pub use embedding::embedding;
+pub use likelihood::{bernoulli_log_prob, categorical_log_prob};
+pub use linear::linear;
+pub use mask::mask;
+pub use norm::{Activation, batch_norm_eval, batch_norm_train, group_norm, layer_norm, rms_norm};
+pub use resample::{avg_pool1d, avg_pool2d, global_avg_pool, squeeze_excite, upsample_nearest1d, upsample_nearest2d};
+pub use softmax::{log_softmax, softmax};
+pub use weight_norm::weight_norm;
