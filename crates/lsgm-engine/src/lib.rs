@@ -1,1 +1,29 @@
-//! The training engine: stages, optimizers' schedules, EMA, checkpoints and evaluation, for any modality.
+//! The training engine: stages, schedules, EMA, checkpoints, evaluation and sampling, for any modality.
+//!
+//! The engine sees a modality only through the contracts of `lsgm-core`, and the prior through `lsgm-prior`. It knows
+//! neither what an item is nor how one is shown.
+
+mod budget;
+mod config;
+mod evaluate;
+mod events;
+mod losses;
+mod model;
+mod order;
+mod run_dir;
+mod sample;
+mod schedule;
+mod snapshot;
+mod state;
+mod trainer;
+
+pub use budget::{Budget, format_duration, parse_duration};
+pub use config::{EvaluateConfig, LsgmStage, SampleConfig, StageBudget, TrainConfig, VaeStage};
+pub use evaluate::{Alpha, Estimate, Evaluation, evaluate};
+pub use events::{Event, Interrupt, Metrics, Observer};
+pub use model::{Model, ModelSpec};
+pub use run_dir::{Checkpoint, RunDir};
+pub use sample::{Samples, interpolate, reconstruct, sample};
+pub use schedule::Schedule;
+pub use state::{Stage, TrainState};
+pub use trainer::{Outcome, StageSelection, Trainer};

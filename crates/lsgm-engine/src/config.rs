@@ -1,0 +1,339 @@
+use lsgm_core::{Error, Result};
+use lsgm_nn::optim::{OptimizerConfig, OptimizerKind};
+use lsgm_prior::Weighting;
+use serde::{Deserialize, Serialize};
+
+use crate::budget::{Budget, seconds};
+use crate::schedule::Schedule;
+
+/// Section `[train]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Seed of everything random: initial weights, order, noise, times.
+    pub seed: u64,
+    /// Items in one optimizer step.
+    pub batch_size: usize,
+    /// Steps between checkpoints.
+    pub checkpoint_every: u64,
+    /// Steps between log lines and events.
+    pub log_every: u64,
+    /// Steps between sample sheets; 0 writes one at the end of a stage only.
+    pub sample_every: u64,
+    /// Items on a sample sheet.
+    pub sample_count: usize,
+    /// Decay of the exponential moving average of all weights. Early in training a smaller one is used,
+    /// `(1 + n) / (10 + n)` after `n` steps.
+    pub ema_decay: f64,
+    /// How often a non-finite loss or gradient is answered by going back to the last good state with half the learning
+    /// rate before training gives up.
+    pub retries: u32,
+    /// Stage 1.
+    pub vae: VaeStage,
+    /// Stage 2.
+    pub lsgm: LsgmStage,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            seed: 0,
+            batch_size: 100,
+            checkpoint_every: 500,
+            log_every: 50,
+            sample_every: 0,
+            sample_count: 64,
+            ema_decay: 0.999,
+            retries: 4,
+            vae: VaeStage::default(),
+            lsgm: LsgmStage::default(),
+        }
+    }
+}
+
+/// Section `[train.vae]`: the autoencoder alone, with an N(0, I) prior.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct VaeStage {
+    /// Length in optimizer steps. Give one of `steps`, `epochs`, `time_budget`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub steps: Option<u64>,
+    /// Length in passes over the training split.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epochs: Option<f64>,
+    /// Length in training time, such as `"10m"`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time_budget: Option<String>,
+    /// Optimizer of encoder and decoder.
+    pub optimizer: OptimizerConfig,
+    /// Highest learning rate.
+    pub learning_rate: f64,
+    /// Share of the stage over which the learning rate rises from 0.
+    pub warmup: f64,
+    /// Learning rate at the end of the cosine decay, as a share of `learning_rate`.
+    pub final_ratio: f64,
+    /// Share of the stage over which the weight of the KL term rises to 1.
+    pub kl_annealing: f64,
+    /// Weight of the KL term at the start.
+    pub kl_start: f64,
+    /// Largest global gradient norm; longer gradients are scaled down to it.
+    pub gradient_clip: f64,
+}
+
+impl Default for VaeStage {
+    fn default() -> Self {
+        Self {
+            steps: None,
+            epochs: None,
+            time_budget: None,
+            optimizer: OptimizerConfig { kind: OptimizerKind::Adamax, ..OptimizerConfig::default() },
+            learning_rate: 4e-3,
+            warmup: 0.02,
+            final_ratio: 0.1,
+            kl_annealing: 0.2,
+            kl_start: 0.1,
+            gradient_clip: 200.0,
+        }
+    }
+}
+
+/// Section `[train.lsgm]`: encoder, decoder and score-based prior together.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LsgmStage {
+    /// Length in optimizer steps. Give one of `steps`, `epochs`, `time_budget`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub steps: Option<u64>,
+    /// Length in passes over the training split.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epochs: Option<f64>,
+    /// Length in training time, such as `"10m"`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time_budget: Option<String>,
+    /// How diffusion times are drawn and weighted. The likelihood weightings `ll-iw` and `ll-uniform` are the ones of
+    /// algorithm 1.
+    pub weighting: Weighting,
+    /// Optimizer of the prior.
+    pub prior_optimizer: OptimizerConfig,
+    /// Highest learning rate of the prior.
+    pub prior_learning_rate: f64,
+    /// Optimizer of encoder and decoder.
+    pub vae_optimizer: OptimizerConfig,
+    /// Highest learning rate of encoder and decoder.
+    pub vae_learning_rate: f64,
+    /// Share of the stage over which the learning rates rise from 0.
+    pub warmup: f64,
+    /// Learning rates at the end of the cosine decay, as a share of the highest.
+    pub final_ratio: f64,
+    /// Largest global gradient norm of each of the two parts; longer gradients are scaled down to it.
+    pub gradient_clip: f64,
+}
+
+impl Default for LsgmStage {
+    fn default() -> Self {
+        Self {
+            steps: None,
+            epochs: None,
+            time_budget: None,
+            weighting: Weighting::LlIw,
+            prior_optimizer: OptimizerConfig { kind: OptimizerKind::AdamW, ..OptimizerConfig::default() },
+            prior_learning_rate: 1e-3,
+            vae_optimizer: OptimizerConfig { kind: OptimizerKind::Adamax, ..OptimizerConfig::default() },
+            vae_learning_rate: 1e-3,
+            warmup: 0.02,
+            final_ratio: 0.01,
+            gradient_clip: 200.0,
+        }
+    }
+}
+
+/// Section `[sample]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SampleConfig {
+    /// Relative and absolute tolerance of the adaptive solver.
+    pub tolerance: f64,
+    /// Standard deviation of the Normal at t = 1 from which sampling starts.
+    pub temperature: f64,
+    /// Show the mean of p(x | z); otherwise a draw from it.
+    pub mean: bool,
+    /// Items that go through the solver together.
+    pub batch_size: usize,
+}
+
+impl Default for SampleConfig {
+    fn default() -> Self {
+        Self { tolerance: 1e-5, temperature: 1.0, mean: true, batch_size: 100 }
+    }
+}
+
+/// Section `[evaluate]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EvaluateConfig {
+    /// Items that are evaluated together.
+    pub batch_size: usize,
+    /// Diffusion times drawn for each item in the cross-entropy bound, stratified.
+    pub time_samples: usize,
+    /// Number of items, from the start of the split, whose ODE likelihood is computed; 0 skips it.
+    pub ode_items: usize,
+    /// Relative and absolute tolerance of the ODE likelihood.
+    pub ode_tolerance: f64,
+    /// Hutchinson probes for each item in the ODE likelihood.
+    pub ode_probes: usize,
+    /// Seed of the posterior samples, times and probes.
+    pub seed: u64,
+    /// Number of items, from the start of the test split, that are evaluated when a training ends; 0 skips it, absent
+    /// means all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after_training: Option<usize>,
+}
+
+impl Default for EvaluateConfig {
+    fn default() -> Self {
+        Self { batch_size: 200, time_samples: 8, ode_items: 500, ode_tolerance: 1e-3, ode_probes: 1, seed: 1, after_training: None }
+    }
+}
+
+/// The length of a stage as a config states it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum StageBudget {
+    /// Optimizer steps.
+    Steps(u64),
+    /// Passes over the training split.
+    Epochs(f64),
+    /// Training time.
+    Seconds(f64),
+}
+
+impl StageBudget {
+    fn read(section: &str, steps: Option<u64>, epochs: Option<f64>, time_budget: Option<&str>) -> Result<Self> {
+        match (steps, epochs, time_budget) {
+            (Some(n), None, None) => Ok(Self::Steps(n)),
+            (None, Some(n), None) if n.is_finite() && n >= 0.0 => Ok(Self::Epochs(n)),
+            (None, Some(n), None) => Err(Error::config(format!("{section}.epochs"), format!("{n} is not a number of epochs"))),
+            (None, None, Some(text)) => Ok(Self::Seconds(seconds(&format!("{section}.time_budget"), text)?)),
+            _ => Err(Error::config(section, "give exactly one of `steps`, `epochs` and `time_budget`")),
+        }
+    }
+
+    /// The budget for an epoch of `steps_per_epoch`.
+    pub fn resolve(self, steps_per_epoch: f64) -> Budget {
+        match self {
+            Self::Steps(n) => Budget::Steps(n),
+            Self::Epochs(n) => Budget::Steps((n * steps_per_epoch).ceil() as u64),
+            Self::Seconds(s) => Budget::Seconds(s),
+        }
+    }
+}
+
+impl VaeStage {
+    /// The length of the stage.
+    ///
+    /// # Errors
+    /// Unless exactly one of `steps`, `epochs`, `time_budget` is given and valid.
+    pub fn budget(&self) -> Result<StageBudget> {
+        StageBudget::read("train.vae", self.steps, self.epochs, self.time_budget.as_deref())
+    }
+
+    pub(crate) fn schedule(&self) -> Schedule {
+        Schedule { warmup: self.warmup, final_ratio: self.final_ratio }
+    }
+
+    /// The weight of the KL term at a share of the stage.
+    pub(crate) fn kl_weight(&self, progress: f64) -> f64 {
+        if self.kl_annealing <= 0.0 {
+            return 1.0;
+        }
+        (self.kl_start + (1.0 - self.kl_start) * progress / self.kl_annealing).min(1.0)
+    }
+}
+
+impl LsgmStage {
+    /// The length of the stage.
+    ///
+    /// # Errors
+    /// Unless exactly one of `steps`, `epochs`, `time_budget` is given and valid.
+    pub fn budget(&self) -> Result<StageBudget> {
+        StageBudget::read("train.lsgm", self.steps, self.epochs, self.time_budget.as_deref())
+    }
+
+    pub(crate) fn schedule(&self) -> Schedule {
+        Schedule { warmup: self.warmup, final_ratio: self.final_ratio }
+    }
+}
+
+impl TrainConfig {
+    /// Check every value.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the full key of the first value that cannot be used.
+    pub fn validate(&self) -> Result<()> {
+        at_least("train.batch_size", self.batch_size, 1)?;
+        at_least("train.checkpoint_every", self.checkpoint_every as usize, 1)?;
+        at_least("train.log_every", self.log_every as usize, 1)?;
+        share("train.ema_decay", self.ema_decay)?;
+        let v = &self.vae;
+        v.budget()?;
+        v.optimizer.validate("train.vae.optimizer")?;
+        positive("train.vae.learning_rate", v.learning_rate)?;
+        positive("train.vae.gradient_clip", v.gradient_clip)?;
+        for (key, value) in [("warmup", v.warmup), ("final_ratio", v.final_ratio), ("kl_annealing", v.kl_annealing), ("kl_start", v.kl_start)] {
+            share(&format!("train.vae.{key}"), value)?;
+        }
+        let l = &self.lsgm;
+        l.budget()?;
+        l.prior_optimizer.validate("train.lsgm.prior_optimizer")?;
+        l.vae_optimizer.validate("train.lsgm.vae_optimizer")?;
+        positive("train.lsgm.prior_learning_rate", l.prior_learning_rate)?;
+        positive("train.lsgm.vae_learning_rate", l.vae_learning_rate)?;
+        positive("train.lsgm.gradient_clip", l.gradient_clip)?;
+        share("train.lsgm.warmup", l.warmup)?;
+        share("train.lsgm.final_ratio", l.final_ratio)?;
+        if !matches!(l.weighting, Weighting::LlIw | Weighting::LlUniform) {
+            return Err(Error::config("train.lsgm.weighting", "algorithm 1 needs a likelihood weighting: `ll-iw` or `ll-uniform`"));
+        }
+        Ok(())
+    }
+}
+
+impl SampleConfig {
+    /// Check every value.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the full key of the first value that cannot be used.
+    pub fn validate(&self) -> Result<()> {
+        at_least("sample.batch_size", self.batch_size, 1)?;
+        positive("sample.tolerance", self.tolerance)?;
+        not_negative("sample.temperature", self.temperature)
+    }
+}
+
+impl EvaluateConfig {
+    /// Check every value.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the full key of the first value that cannot be used.
+    pub fn validate(&self) -> Result<()> {
+        at_least("evaluate.batch_size", self.batch_size, 1)?;
+        at_least("evaluate.time_samples", self.time_samples, 1)?;
+        at_least("evaluate.ode_probes", self.ode_probes, 1)?;
+        positive("evaluate.ode_tolerance", self.ode_tolerance)
+    }
+}
+
+fn at_least(key: &str, value: usize, least: usize) -> Result<()> {
+    if value < least { Err(Error::config(key, format!("{value} is too small: give at least {least}"))) } else { Ok(()) }
+}
+
+fn positive(key: &str, value: f64) -> Result<()> {
+    if value.is_finite() && value > 0.0 { Ok(()) } else { Err(Error::config(key, format!("{value} is not a positive number"))) }
+}
+
+fn not_negative(key: &str, value: f64) -> Result<()> {
+    if value.is_finite() && value >= 0.0 { Ok(()) } else { Err(Error::config(key, format!("{value} is negative or not a number"))) }
+}
+
+fn share(key: &str, value: f64) -> Result<()> {
+    if (0.0..=1.0).contains(&value) { Ok(()) } else { Err(Error::config(key, format!("{value} does not lie between 0 and 1"))) }
+}

@@ -1,0 +1,112 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use candle_core::Tensor;
+use lsgm_core::Result;
+use serde::Serialize;
+
+use crate::state::Stage;
+
+/// A request to stop training, which may come from another thread. Training saves and returns.
+#[derive(Debug, Clone, Default)]
+pub struct Interrupt(Arc<AtomicBool>);
+
+impl Interrupt {
+    /// Ask training to stop after the current step.
+    pub fn stop(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether a stop was asked for.
+    pub fn requested(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// Means over the steps since the last event.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Metrics {
+    /// The stage.
+    pub stage: Stage,
+    /// Optimizer steps over all stages.
+    pub step: u64,
+    /// Share of the stage's budget that is used.
+    pub progress: f64,
+    /// Training seconds over all stages.
+    pub seconds: f64,
+    /// Passes over the training split.
+    pub epoch: f64,
+    /// Items a second.
+    pub items_per_second: f64,
+    /// Values by name, such as `loss`, `reconstruction` (nats), `kl` (nats), `gradient_norm`, `learning_rate`.
+    pub values: BTreeMap<String, f64>,
+}
+
+/// What happens during training.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A stage begins or goes on.
+    StageStarted(Stage),
+    /// One step is done (progress of the stage in [0, 1], step of the stage).
+    Step(f64, u64),
+    /// Time for a log line.
+    Metrics(&'a Metrics),
+    /// Decoded samples of the current model with moving-average weights, as [`lsgm_core::Likelihood::mean`].
+    Samples(Stage, u64, &'a Tensor),
+    /// A checkpoint was written at this step.
+    Saved(u64),
+    /// A non-finite loss or gradient at the step; training goes back to `to` with this factor on the learning rate.
+    RolledBack {
+        /// The step that failed.
+        from: u64,
+        /// The step it goes on from.
+        to: u64,
+        /// What was not finite.
+        what: String,
+        /// The new factor on the learning rates.
+        learning_rate_scale: f64,
+    },
+}
+
+/// Whoever wants to know: a progress bar, a log, a test.
+pub trait Observer {
+    /// Called on the training thread. An error stops training after a checkpoint.
+    fn event(&mut self, event: &Event<'_>) -> Result<()>;
+}
+
+impl Observer for () {
+    fn event(&mut self, _: &Event<'_>) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl<F: FnMut(&Event<'_>) -> Result<()>> Observer for F {
+    fn event(&mut self, event: &Event<'_>) -> Result<()> {
+        self(event)
+    }
+}
+
+/// Sums of step values between two events.
+#[derive(Debug, Default)]
+pub(crate) struct Meter {
+    sums: BTreeMap<&'static str, f64>,
+    pub(crate) steps: u64,
+    pub(crate) seconds: f64,
+}
+
+impl Meter {
+    pub(crate) fn add(&mut self, values: &[(&'static str, f64)], seconds: f64) {
+        for (name, value) in values {
+            *self.sums.entry(name).or_default() += value;
+        }
+        self.steps += 1;
+        self.seconds += seconds;
+    }
+
+    pub(crate) fn take(&mut self) -> (BTreeMap<String, f64>, u64, f64) {
+        let Self { sums, steps, seconds } = std::mem::take(self);
+        let n = steps.max(1) as f64;
+        (sums.into_iter().map(|(k, v)| (k.to_owned(), v / n)).collect(), steps, seconds)
+    }
+}

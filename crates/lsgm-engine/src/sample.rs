@@ -1,0 +1,109 @@
+use std::time::Instant;
+
+use candle_core::{DType, Device, Tensor};
+use lsgm_core::{Latents, Pass, Result, Rng};
+use lsgm_prior::solvers::{Rk45Options, probability_flow_rk45};
+
+use crate::config::SampleConfig;
+use crate::model::Model;
+
+/// Decoded items and what they cost.
+#[derive(Debug, Clone)]
+pub struct Samples {
+    /// The items, in the layout of [`lsgm_core::Batch::x`] or of [`lsgm_core::Likelihood::mean`].
+    pub items: Tensor,
+    /// Latents at t = 0, `[N, C, *spatial]`.
+    pub latents: Tensor,
+    /// Function evaluations of the solver, averaged over batches.
+    pub nfe: f64,
+    /// Wall time.
+    pub seconds: f64,
+}
+
+/// Draw `count` items: z1 ~ N(0, temperature²), probability-flow ODE to z0, decoder. `progress` is told the share
+/// that is done.
+pub fn sample(
+    model: &Model,
+    count: usize,
+    config: &SampleConfig,
+    device: &Device,
+    rng: &mut Rng,
+    progress: &mut dyn FnMut(f64),
+) -> Result<Samples> {
+    let clock = Instant::now();
+    let shape = model.latent_shape();
+    let (mut items, mut latents, mut nfe) = (Vec::new(), Vec::new(), 0.0);
+    for start in (0..count).step_by(config.batch_size.max(1)) {
+        let size = config.batch_size.min(count - start);
+        let z1 = (rng.normal_tensor(shape.dims(size), DType::F32, device)? * config.temperature)?;
+        let (z0, evaluations) = to_data(model, &z1, config.tolerance)?;
+        items.push(decode(model, z0.clone().into(), config, rng)?);
+        latents.push(z0);
+        nfe += evaluations as f64 * size as f64;
+        progress((start + size) as f64 / count as f64);
+    }
+    let latents = Tensor::cat(&latents, 0)?;
+    Ok(Samples { items: Tensor::cat(&items, 0)?, latents, nfe: nfe / count.max(1) as f64, seconds: clock.elapsed().as_secs_f64() })
+}
+
+/// Encode items and decode a posterior sample of each; returned as original, reconstruction, original, ...
+pub fn reconstruct(model: &Model, x: &Tensor, config: &SampleConfig, rng: &mut Rng) -> Result<Tensor> {
+    let posterior = model.autoencoder.encode(x, &mut Pass::eval(rng))?;
+    let decoded = decode(model, posterior.latents()?, config, rng)?;
+    let x = x.to_dtype(decoded.dtype())?;
+    Ok(Tensor::stack(&[&x, &decoded], 1)?.flatten(0, 1)?)
+}
+
+/// Paths between pairs of items, `steps` items each: both ends are encoded, carried to t = 1 by the probability-flow
+/// ODE, joined there by spherical interpolation, and carried back.
+pub fn interpolate(model: &Model, from: &Tensor, to: &Tensor, steps: usize, config: &SampleConfig, rng: &mut Rng) -> Result<Samples> {
+    let clock = Instant::now();
+    let a = model.autoencoder.encode(from, &mut Pass::eval(rng))?.latents()?.prior;
+    let b = model.autoencoder.encode(to, &mut Pass::eval(rng))?.latents()?.prior;
+    let (a1, nfe_a) = to_noise(model, &a, config.tolerance)?;
+    let (b1, nfe_b) = to_noise(model, &b, config.tolerance)?;
+    let points: Vec<Tensor> = (0..steps)
+        .map(|i| slerp(&a1, &b1, i as f64 / (steps.max(2) - 1) as f64))
+        .collect::<Result<_>>()?;
+    let (z0, nfe) = to_data(model, &Tensor::stack(&points, 1)?.flatten(0, 1)?, config.tolerance)?;
+    let items = decode(model, z0.clone().into(), config, rng)?;
+    Ok(Samples { items, latents: z0, nfe: (nfe_a + nfe_b + nfe) as f64, seconds: clock.elapsed().as_secs_f64() })
+}
+
+fn to_data(model: &Model, z1: &Tensor, tolerance: f64) -> Result<(Tensor, usize)> {
+    let options = Rk45Options::with_tolerance(tolerance);
+    probability_flow_rk45(&model.prior, z1, 1.0, model.prior.t_eps(), &options, &mut |_| Ok(()))
+}
+
+fn to_noise(model: &Model, z0: &Tensor, tolerance: f64) -> Result<(Tensor, usize)> {
+    let options = Rk45Options::with_tolerance(tolerance);
+    probability_flow_rk45(&model.prior, z0, model.prior.t_eps(), 1.0, &options, &mut |_| Ok(()))
+}
+
+fn decode(model: &Model, z: Latents, config: &SampleConfig, rng: &mut Rng) -> Result<Tensor> {
+    let likelihood = model.autoencoder.decode(&z, &mut Pass::eval(rng))?;
+    if config.mean { likelihood.mean() } else { likelihood.sample(1.0, rng) }
+}
+
+/// Spherical interpolation of each item as one vector: keeps the norm that N(0, I) gives it.
+fn slerp(a: &Tensor, b: &Tensor, share: f64) -> Result<Tensor> {
+    let (fa, fb) = (a.flatten_from(1)?, b.flatten_from(1)?);
+    let norms = (fa.sqr()?.sum_keepdim(1)?.sqrt()? * fb.sqr()?.sum_keepdim(1)?.sqrt()?)?;
+    let cosines = ((&fa * &fb)?.sum_keepdim(1)? / norms)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
+    let (mut wa, mut wb) = (Vec::with_capacity(cosines.len()), Vec::with_capacity(cosines.len()));
+    for cosine in cosines {
+        let angle = cosine.clamp(-1.0, 1.0).acos();
+        // Nearly parallel: the straight line is the limit.
+        let (x, y) = if angle.sin().abs() < 1e-6 {
+            (1.0 - share, share)
+        } else {
+            (((1.0 - share) * angle).sin() / angle.sin(), (share * angle).sin() / angle.sin())
+        };
+        wa.push(x as f32);
+        wb.push(y as f32);
+    }
+    let n = wa.len();
+    let weight = |w: Vec<f32>| Ok::<_, lsgm_core::Error>(Tensor::from_vec(w, (n, 1), a.device())?);
+    let mixed = (fa.broadcast_mul(&weight(wa)?)? + fb.broadcast_mul(&weight(wb)?)?)?;
+    Ok(mixed.reshape(a.shape())?)
+}

@@ -1,0 +1,451 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use candle_core::{DType, Device, Tensor, Var};
+use lsgm_core::{Dataset, Error, ParamStore, Pass, Result, Rng};
+use lsgm_nn::optim::{Ema, Gradients, Optimizer, OptimizerConfig};
+
+use crate::budget::Budget;
+use crate::config::{SampleConfig, StageBudget, TrainConfig};
+use crate::events::{Event, Interrupt, Meter, Metrics, Observer};
+use crate::losses::{Loss, lsgm_loss, vae_loss};
+use crate::model::{Model, ModelSpec};
+use crate::order::Order;
+use crate::run_dir::{Checkpoint, RunDir};
+use crate::snapshot::capture;
+use crate::state::{Stage, TrainState};
+
+/// Which stages a call of [`Trainer::run`] works on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum StageSelection {
+    /// Stage 1 and stop.
+    Vae,
+    /// Stage 2; stage 1 must be done.
+    Lsgm,
+    /// Everything that is left.
+    #[default]
+    All,
+}
+
+/// How a call of [`Trainer::run`] ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The selected stages are done.
+    Done,
+    /// An [`Interrupt`] stopped it; the state was saved.
+    Interrupted,
+}
+
+/// The parameters that one optimizer moves, and their averages.
+struct Part {
+    optimizer: Optimizer,
+    averages: Vec<(String, Var)>,
+}
+
+/// Trains a model through its stages.
+pub struct Trainer {
+    spec: ModelSpec,
+    config: TrainConfig,
+    sampling: SampleConfig,
+    data: Arc<dyn Dataset>,
+    device: Device,
+    run: Option<RunDir>,
+    store: ParamStore,
+    ema: ParamStore,
+    model: Model,
+    optimizers: BTreeMap<&'static str, Part>,
+    order: Order,
+    rng: Rng,
+    state: TrainState,
+    budgets: (Budget, Budget),
+}
+
+impl Trainer {
+    /// A trainer with freshly initialised weights. Without a run directory nothing is written.
+    ///
+    /// # Errors
+    /// When a config value cannot be used, the data set is empty, or the model breaks a contract.
+    pub fn new(
+        spec: ModelSpec,
+        config: TrainConfig,
+        sampling: SampleConfig,
+        data: Arc<dyn Dataset>,
+        device: &Device,
+        run: Option<RunDir>,
+    ) -> Result<Self> {
+        config.validate()?;
+        sampling.validate()?;
+        if data.is_empty() {
+            return Err(Error::config("data", "the training split is empty"));
+        }
+        let root = Rng::new(config.seed);
+        let store = ParamStore::new(DType::F32, device, root.fork("parameters"));
+        let model = spec.build(&store.root())?;
+        let ema = store.deep_copy()?;
+        let rng = root.fork("training");
+        let steps_per_epoch = data.len() as f64 / config.batch_size as f64;
+        let budgets = (config.vae.budget()?.resolve(steps_per_epoch), config.lsgm.budget()?.resolve(steps_per_epoch));
+        let mut trainer = Self {
+            order: Order::new(&root, data.len()),
+            state: TrainState::new(rng.state()),
+            device: device.clone(),
+            optimizers: BTreeMap::new(),
+            spec,
+            config,
+            sampling,
+            data,
+            run,
+            store,
+            ema,
+            model,
+            rng,
+            budgets,
+        };
+        trainer.optimizers = trainer.fresh_optimizers(Stage::Vae)?;
+        Ok(trainer)
+    }
+
+    /// Go on from a checkpoint.
+    ///
+    /// # Errors
+    /// When the checkpoint belongs to another architecture; the message lists the tensors that differ.
+    pub fn restore(&mut self, checkpoint: &Checkpoint) -> Result<()> {
+        self.store.load(&checkpoint.model)?;
+        self.ema.load(&checkpoint.ema)?;
+        self.state = checkpoint.state.clone();
+        self.rng = Rng::restore(&checkpoint.state.rng)?;
+        self.optimizers = self.fresh_optimizers(checkpoint.state.stage)?;
+        for (name, part) in &mut self.optimizers {
+            let prefix = format!("{name}/");
+            let moments = checkpoint
+                .optimizer
+                .iter()
+                .filter_map(|(k, t)| Some((k.strip_prefix(&prefix)?.to_owned(), t.clone())))
+                .collect();
+            let steps = checkpoint.state.optimizer_steps.get(*name).copied().unwrap_or(0);
+            part.optimizer.restore(&moments, steps)?;
+        }
+        Ok(())
+    }
+
+    /// Go on from the latest checkpoint of the run directory.
+    ///
+    /// # Errors
+    /// As [`Trainer::restore`], and when there is no run directory or its files cannot be read.
+    pub fn resume(&mut self) -> Result<()> {
+        let run = self.run.as_ref().ok_or_else(|| Error::config("train", "there is no run directory to resume from"))?;
+        let checkpoint = run.load(&self.device)?;
+        run.truncate_events(checkpoint.state.events_bytes)?;
+        self.restore(&checkpoint)
+    }
+
+    /// Train all stages within `total`, split as the stages' own budgets are (equally where these have different
+    /// units). Schedules follow the share that is used.
+    pub fn limit_time(&mut self, total: Duration) -> Result<()> {
+        let share = match (self.config.vae.budget()?, self.config.lsgm.budget()?) {
+            (StageBudget::Steps(a), StageBudget::Steps(b)) => ratio(a as f64, b as f64),
+            (StageBudget::Epochs(a), StageBudget::Epochs(b)) | (StageBudget::Seconds(a), StageBudget::Seconds(b)) => ratio(a, b),
+            _ => 0.5,
+        };
+        let seconds = total.as_secs_f64();
+        self.budgets = (Budget::Seconds(seconds * share), Budget::Seconds(seconds * (1.0 - share)));
+        Ok(())
+    }
+
+    /// Counters and clocks.
+    pub fn state(&self) -> &TrainState {
+        &self.state
+    }
+
+    /// The trained weights.
+    pub fn parameters(&self) -> &ParamStore {
+        &self.store
+    }
+
+    /// The model on moving-average weights, for evaluation and sampling. It follows later training.
+    pub fn averaged_model(&self) -> Result<Model> {
+        self.copy_buffers()?;
+        self.spec.build_frozen(&self.ema)
+    }
+
+    /// Everything needed to continue from here.
+    pub fn checkpoint(&self) -> Result<Checkpoint> {
+        self.copy_buffers()?;
+        let mut state = self.state.clone();
+        state.rng = self.rng.state();
+        let mut moments = BTreeMap::new();
+        for (name, part) in &self.optimizers {
+            state.optimizer_steps.insert((*name).to_owned(), part.optimizer.steps());
+            moments.extend(part.optimizer.state()?.into_iter().map(|(k, t)| (format!("{name}/{k}"), t)));
+        }
+        capture(&self.store, &self.ema, &moments, &state)
+    }
+
+    /// Train.
+    ///
+    /// # Errors
+    /// When a step fails, the loss stays non-finite after all retries, or a file cannot be written. The last
+    /// checkpoint stays as it is.
+    pub fn run(&mut self, stages: StageSelection, interrupt: &Interrupt, observer: &mut dyn Observer) -> Result<Outcome> {
+        match (stages, self.state.stage) {
+            (_, Stage::Finished) => return Err(Error::config("train", "this run is finished: nothing is left to train")),
+            (StageSelection::Lsgm, Stage::Vae) => {
+                return Err(Error::config("train", "stage 2 needs a finished stage 1: train with --stage vae or --stage all first"));
+            }
+            (StageSelection::Vae, Stage::Lsgm) => return Err(Error::config("train", "stage 1 of this run is done already")),
+            _ => {}
+        }
+        loop {
+            let outcome = self.run_stage(interrupt, observer)?;
+            let done = self.state.stage == Stage::Finished || stages == StageSelection::Vae;
+            if outcome == Outcome::Interrupted || done {
+                return Ok(outcome);
+            }
+        }
+    }
+
+    fn run_stage(&mut self, interrupt: &Interrupt, observer: &mut dyn Observer) -> Result<Outcome> {
+        let stage = self.state.stage;
+        observer.event(&Event::StageStarted(stage))?;
+        let mut good = self.checkpoint()?;
+        let mut meter = Meter::default();
+        while self.progress() < 1.0 {
+            if interrupt.requested() {
+                self.save(observer)?;
+                return Ok(Outcome::Interrupted);
+            }
+            match self.step(&mut meter)? {
+                None => {}
+                Some(what) => {
+                    self.roll_back(&good, what, observer)?;
+                    meter = Meter::default();
+                    continue;
+                }
+            }
+            observer.event(&Event::Step(self.progress(), self.state.stage_step))?;
+            if self.state.stage_step.is_multiple_of(self.config.log_every) {
+                self.log(&mut meter, observer)?;
+            }
+            if self.config.sample_every > 0 && self.state.stage_step.is_multiple_of(self.config.sample_every) {
+                self.show_samples(observer)?;
+            }
+            if self.state.stage_step.is_multiple_of(self.config.checkpoint_every) {
+                good = self.save(observer)?;
+            }
+        }
+        if meter.steps > 0 {
+            self.log(&mut meter, observer)?;
+        }
+        self.show_samples(observer)?;
+        self.next_stage()?;
+        self.save(observer)?;
+        Ok(Outcome::Done)
+    }
+
+    fn progress(&self) -> f64 {
+        let budget = if self.state.stage == Stage::Vae { self.budgets.0 } else { self.budgets.1 };
+        budget.progress(self.state.stage_step, self.state.stage_seconds)
+    }
+
+    fn next_stage(&mut self) -> Result<()> {
+        self.state.stage = match self.state.stage {
+            Stage::Vae => Stage::Lsgm,
+            Stage::Lsgm | Stage::Finished => Stage::Finished,
+        };
+        self.state.stage_step = 0;
+        self.state.stage_seconds = 0.0;
+        self.optimizers = self.fresh_optimizers(self.state.stage)?;
+        Ok(())
+    }
+
+    fn fresh_optimizers(&self, stage: Stage) -> Result<BTreeMap<&'static str, Part>> {
+        let part = |config: &OptimizerConfig, prior: bool| -> Result<Part> {
+            let select = |store: &ParamStore| {
+                store.vars().into_iter().filter(|(name, _)| name.starts_with("prior.") == prior).collect::<Vec<_>>()
+            };
+            Ok(Part { optimizer: Optimizer::new(config.clone(), select(&self.store))?, averages: select(&self.ema) })
+        };
+        let c = &self.config;
+        Ok(match stage {
+            Stage::Vae => BTreeMap::from([("vae", part(&c.vae.optimizer, false)?)]),
+            Stage::Lsgm => BTreeMap::from([
+                ("vae", part(&c.lsgm.vae_optimizer, false)?),
+                ("prior", part(&c.lsgm.prior_optimizer, true)?),
+            ]),
+            Stage::Finished => BTreeMap::new(),
+        })
+    }
+
+    /// Buffers are no parameters: the averaged model takes them as they are.
+    fn copy_buffers(&self) -> Result<()> {
+        for ((_, from), (_, to)) in self.store.buffers().iter().zip(self.ema.buffers()) {
+            to.set(from.as_tensor())?;
+        }
+        Ok(())
+    }
+
+    /// One optimizer step. `Some` names what was not finite; weights are untouched then.
+    fn step(&mut self, meter: &mut Meter) -> Result<Option<String>> {
+        let clock = Instant::now();
+        let progress = self.progress();
+        let loss = self.loss(progress)?;
+        if let Some((name, value)) = loss.values.iter().find(|(_, v)| !v.is_finite()) {
+            return Ok(Some(format!("{name} = {value}")));
+        }
+        let graph = loss.total.backward()?;
+        let mut values = loss.values;
+        let decay = self.ema_decay();
+        let mut prepared = Vec::with_capacity(self.optimizers.len());
+        for (name, part) in &self.optimizers {
+            let gradients = Gradients::collect(&graph, part.optimizer.vars());
+            let norm = gradients.norm()?;
+            if !norm.is_finite() {
+                return Ok(Some(format!("gradient norm of the {name} = {norm}")));
+            }
+            values.push((if *name == "prior" { "prior_gradient_norm" } else { "gradient_norm" }, norm));
+            prepared.push((*name, gradients, norm));
+        }
+        drop(graph);
+        for (name, gradients, norm) in prepared {
+            let (rate, clip) = self.learning_rate(name, progress);
+            let scale = if norm > clip { clip / norm } else { 1.0 };
+            if let Some(Part { optimizer, averages }) = self.optimizers.get_mut(name) {
+                optimizer.step(&gradients, rate, scale, Some(Ema { averages, decay }))?;
+            }
+            values.push((if name == "prior" { "prior_learning_rate" } else { "learning_rate" }, rate));
+        }
+        let seconds = clock.elapsed().as_secs_f64();
+        self.count(seconds);
+        meter.add(&values, seconds);
+        Ok(None)
+    }
+
+    fn loss(&mut self, progress: f64) -> Result<Loss> {
+        let indices = self.order.batch(self.state.items, self.config.batch_size);
+        let x = self.data.batch(&indices, &mut self.rng)?.to_device(&self.device)?.x;
+        let mut pass = Pass::train(&mut self.rng);
+        match self.state.stage {
+            Stage::Vae => vae_loss(&self.model, &x, self.config.vae.kl_weight(progress), &mut pass),
+            _ => lsgm_loss(&self.model, &x, self.config.lsgm.weighting, &mut pass),
+        }
+    }
+
+    fn learning_rate(&self, part: &str, progress: f64) -> (f64, f64) {
+        let (vae, lsgm) = (&self.config.vae, &self.config.lsgm);
+        let (rate, factor, clip) = match (self.state.stage, part) {
+            (Stage::Vae, _) => (vae.learning_rate, vae.schedule().factor(progress), vae.gradient_clip),
+            (_, "prior") => (lsgm.prior_learning_rate, lsgm.schedule().factor(progress), lsgm.gradient_clip),
+            _ => (lsgm.vae_learning_rate, lsgm.schedule().factor(progress), lsgm.gradient_clip),
+        };
+        (rate * factor * self.state.learning_rate_scale, clip)
+    }
+
+    /// The moving average starts with a short memory, so that the random initial weights are soon forgotten.
+    fn ema_decay(&self) -> f64 {
+        let n = self.state.ema_steps as f64;
+        self.config.ema_decay.min((1.0 + n) / (10.0 + n))
+    }
+
+    fn count(&mut self, seconds: f64) {
+        let s = &mut self.state;
+        s.stage_step += 1;
+        s.step += 1;
+        s.ema_steps += 1;
+        s.items += self.config.batch_size as u64;
+        s.stage_seconds += seconds;
+        s.seconds += seconds;
+    }
+
+    fn log(&mut self, meter: &mut Meter, observer: &mut dyn Observer) -> Result<()> {
+        let (values, steps, seconds) = meter.take();
+        let metrics = Metrics {
+            stage: self.state.stage,
+            step: self.state.step,
+            progress: self.progress(),
+            seconds: self.state.seconds,
+            epoch: self.state.items as f64 / self.data.len() as f64,
+            items_per_second: (steps * self.config.batch_size as u64) as f64 / seconds.max(1e-9),
+            values,
+        };
+        self.write_event(&metrics)?;
+        observer.event(&Event::Metrics(&metrics))
+    }
+
+    fn write_event(&mut self, event: &impl serde::Serialize) -> Result<()> {
+        if let Some(run) = &self.run {
+            let line = serde_json::to_string(event).map_err(|e| Error::Other(e.into()))?;
+            self.state.events_bytes = run.append_event(&line)?;
+        }
+        Ok(())
+    }
+
+    fn show_samples(&mut self, observer: &mut dyn Observer) -> Result<()> {
+        if self.config.sample_count == 0 {
+            return Ok(());
+        }
+        // A generator of its own, always at the same place: sheets show the same latents, and training draws the same
+        // numbers whether sheets are written or not.
+        let mut rng = Rng::new(self.config.seed).fork("sheets");
+        let model = self.averaged_model()?;
+        let items = match self.state.stage {
+            Stage::Vae => normal_prior_samples(&model, self.config.sample_count, &self.device, &mut rng)?,
+            _ => crate::sample::sample(&model, self.config.sample_count, &sheet_config(&self.sampling), &self.device, &mut rng, &mut |_| {})?.items,
+        };
+        observer.event(&Event::Samples(self.state.stage, self.state.step, &items))
+    }
+
+    fn save(&mut self, observer: &mut dyn Observer) -> Result<Checkpoint> {
+        let checkpoint = self.checkpoint()?;
+        if let Some(run) = &self.run {
+            run.save(&checkpoint)?;
+            observer.event(&Event::Saved(self.state.step))?;
+        }
+        Ok(checkpoint)
+    }
+
+    fn roll_back(&mut self, good: &Checkpoint, what: String, observer: &mut dyn Observer) -> Result<()> {
+        let (from, scale, rollbacks) = (self.state.step + 1, self.state.learning_rate_scale * 0.5, self.state.rollbacks + 1);
+        if rollbacks > self.config.retries {
+            return Err(Error::contract(
+                "training",
+                format!(
+                    "{what} at step {from}, after {} retries with ever lower learning rates. The last checkpoint is intact; \
+                     lower the learning rate or gradient_clip, or check the data",
+                    self.config.retries
+                ),
+            ));
+        }
+        self.restore(good)?;
+        if let Some(run) = &self.run {
+            run.truncate_events(self.state.events_bytes)?;
+        }
+        self.state.learning_rate_scale = scale;
+        self.state.rollbacks = rollbacks;
+        // Other noise than the one that led here.
+        self.rng = self.rng.fork(&format!("retry {rollbacks}"));
+        let event = Event::RolledBack { from, to: self.state.step, what: what.clone(), learning_rate_scale: scale };
+        self.write_event(&serde_json::json!({ "rolled_back": { "from": from, "to": good.state.step, "what": what, "learning_rate_scale": scale } }))?;
+        observer.event(&event)
+    }
+}
+
+impl std::fmt::Debug for Trainer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Trainer").field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+fn ratio(a: f64, b: f64) -> f64 {
+    if a + b > 0.0 { a / (a + b) } else { 0.5 }
+}
+
+/// Sheets during training need no more than the eye sees.
+fn sheet_config(config: &SampleConfig) -> SampleConfig {
+    SampleConfig { tolerance: config.tolerance.max(1e-3), ..config.clone() }
+}
+
+fn normal_prior_samples(model: &Model, count: usize, device: &Device, rng: &mut Rng) -> Result<Tensor> {
+    let z = rng.normal_tensor(model.latent_shape().dims(count), DType::F32, device)?;
+    model.autoencoder.decode(&z.into(), &mut Pass::eval(rng))?.mean()
+}

@@ -1,0 +1,235 @@
+//! The engine on a toy modality: items are points `[B, 3]`, latents `[B, 2, 2, 2]`, both maps linear.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use candle_core::{D, DType, Device, Tensor};
+use lsgm_core::{
+    Autoencoder, Batch, Dataset, Decoder, Encoder, LatentShape, Latents, Likelihood, Params, Pass, Posterior, Result, Rng,
+};
+use lsgm_engine::{
+    EvaluateConfig, Event, Interrupt, ModelSpec, Outcome, RunDir, SampleConfig, Stage, StageSelection, TrainConfig, Trainer,
+    evaluate, interpolate, reconstruct, sample,
+};
+use lsgm_nn::Linear;
+use lsgm_prior::PriorConfig;
+
+struct Linearly {
+    encoder: Linear,
+    decoder: Linear,
+}
+
+impl Linearly {
+    fn new(params: &Params) -> Result<Self> {
+        Ok(Self {
+            encoder: Linear::new(3, 16, true, &params.pp("encoder"))?,
+            decoder: Linear::new(8, 3, true, &params.pp("decoder"))?,
+        })
+    }
+}
+
+impl Encoder for Linearly {
+    fn latent_shape(&self) -> LatentShape {
+        LatentShape::plane(2, 2, 2)
+    }
+
+    fn encode(&self, x: &Tensor, pass: &mut Pass<'_>) -> Result<Posterior> {
+        let h = self.encoder.forward(x)?.reshape(((), 4, 2, 2))?;
+        Posterior::normal(h.narrow(1, 0, 2)?.contiguous()?, h.narrow(1, 2, 2)?.contiguous()?, pass.rng)
+    }
+}
+
+impl Decoder for Linearly {
+    fn decode(&self, z: &Latents, _: &mut Pass<'_>) -> Result<Box<dyn Likelihood>> {
+        Ok(Box::new(UnitNormal(self.decoder.forward(&z.prior.flatten_from(1)?)?)))
+    }
+}
+
+impl Autoencoder for Linearly {}
+
+struct UnitNormal(Tensor);
+
+impl Likelihood for UnitNormal {
+    fn log_prob(&self, x: &Tensor) -> Result<Tensor> {
+        let square = (x - &self.0)?.sqr()?.sum(D::Minus1)?;
+        Ok(((square * -0.5)? - 1.5 * (2.0 * std::f64::consts::PI).ln())?)
+    }
+
+    fn sample(&self, temperature: f64, rng: &mut Rng) -> Result<Tensor> {
+        let noise = rng.normal_tensor(self.0.shape().clone(), DType::F32, self.0.device())?;
+        Ok((&self.0 + (noise * temperature)?)?)
+    }
+
+    fn mean(&self) -> Result<Tensor> {
+        Ok(self.0.clone())
+    }
+}
+
+/// Points around ±2; `poison` batches from the count-th on hold a NaN, `until` before that many.
+#[derive(Default)]
+struct Points {
+    batches: AtomicUsize,
+    poison: Option<(usize, usize)>,
+}
+
+impl Dataset for Points {
+    fn len(&self) -> usize {
+        64
+    }
+
+    fn batch(&self, indices: &[usize], rng: &mut Rng) -> Result<Batch> {
+        let count = self.batches.fetch_add(1, Ordering::SeqCst);
+        let mut values: Vec<f32> = Vec::new();
+        for i in indices {
+            let centre = if i % 2 == 0 { 2.0 } else { -2.0 };
+            values.extend(rng.normals(3).into_iter().map(|v| centre + 0.3 * v));
+        }
+        if self.poison.is_some_and(|(from, until)| (from..until).contains(&count)) {
+            values[0] = f32::NAN;
+        }
+        Ok(Batch { x: Tensor::from_vec(values, (indices.len(), 3), &Device::Cpu)?, labels: None })
+    }
+}
+
+fn spec() -> ModelSpec {
+    let prior: PriorConfig = toml::from_str("network = { kind = \"unet\", channels = 8 }").unwrap();
+    ModelSpec { autoencoder: Arc::new(|p: &Params| Ok(Box::new(Linearly::new(p)?) as Box<dyn Autoencoder>)), prior }
+}
+
+fn config(vae_steps: u64, lsgm_steps: u64) -> TrainConfig {
+    let mut c = TrainConfig { batch_size: 10, checkpoint_every: 5, log_every: 5, sample_count: 0, ..TrainConfig::default() };
+    c.vae.steps = Some(vae_steps);
+    c.lsgm.steps = Some(lsgm_steps);
+    c
+}
+
+fn trainer(data: Points, config: TrainConfig, run: Option<RunDir>) -> Trainer {
+    Trainer::new(spec(), config, SampleConfig::default(), Arc::new(data), &Device::Cpu, run).unwrap()
+}
+
+fn bits(tensors: &BTreeMap<String, Tensor>) -> BTreeMap<String, Vec<u32>> {
+    let values = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits).collect();
+    tensors.iter().map(|(k, t)| (k.clone(), values(t))).collect()
+}
+
+#[test]
+fn an_interrupted_run_goes_on_bit_for_bit_in_both_stages() {
+    let whole = {
+        let mut t = trainer(Points::default(), config(12, 13), None);
+        assert_eq!(t.run(StageSelection::All, &Interrupt::default(), &mut ()).unwrap(), Outcome::Done);
+        t.checkpoint().unwrap()
+    };
+    for stop_at in [7, 12, 20] {
+        let dir = tempfile::tempdir().unwrap();
+        {
+            let interrupt = Interrupt::default();
+            let mut t = trainer(Points::default(), config(12, 13), Some(RunDir::create(dir.path()).unwrap()));
+            let mut steps = 0;
+            let mut observer = |event: &Event<'_>| {
+                if let Event::Step(..) = event {
+                    steps += 1;
+                    if steps == stop_at {
+                        interrupt.stop();
+                    }
+                }
+                Ok(())
+            };
+            assert_eq!(t.run(StageSelection::All, &interrupt, &mut observer).unwrap(), Outcome::Interrupted);
+        }
+        let mut t = trainer(Points::default(), config(12, 13), Some(RunDir::open(dir.path()).unwrap()));
+        t.resume().unwrap();
+        assert_eq!(t.state().step, stop_at);
+        t.run(StageSelection::All, &Interrupt::default(), &mut ()).unwrap();
+        let resumed = t.checkpoint().unwrap();
+        assert_eq!(bits(&resumed.model), bits(&whole.model), "stopped at {stop_at}");
+        assert_eq!(bits(&resumed.ema), bits(&whole.ema));
+        assert_eq!(resumed.state.rng, whole.state.rng);
+        let events = std::fs::read_to_string(dir.path().join("events.jsonl")).unwrap();
+        let steps: Vec<u64> =
+            events.lines().map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap()["step"].as_u64().unwrap()).collect();
+        assert!(steps.is_sorted_by(|a, b| a < b), "{steps:?}");
+    }
+}
+
+#[test]
+fn stage_one_leaves_the_prior_alone_and_stage_two_moves_everything() {
+    let mut t = trainer(Points::default(), config(4, 4), None);
+    let start = t.checkpoint().unwrap().model;
+    t.run(StageSelection::Vae, &Interrupt::default(), &mut ()).unwrap();
+    assert_eq!(t.state().stage, Stage::Lsgm);
+    let middle = t.checkpoint().unwrap().model;
+    t.run(StageSelection::Lsgm, &Interrupt::default(), &mut ()).unwrap();
+    let end = t.checkpoint().unwrap().model;
+    let (start, middle, end) = (bits(&start), bits(&middle), bits(&end));
+    for name in start.keys() {
+        let prior = name.starts_with("prior.");
+        assert_eq!(start[name] == middle[name], prior, "{name} in stage 1");
+    }
+    assert!(start.keys().any(|n| n.starts_with("prior.") && middle[n] != end[n]));
+    assert!(start.keys().filter(|n| !n.starts_with("prior.")).all(|n| middle[n] != end[n]));
+}
+
+#[test]
+fn a_passing_nan_is_rolled_back_and_a_lasting_one_is_an_error() {
+    let mut rollbacks = Vec::new();
+    let mut t = trainer(Points { poison: Some((7, 9)), ..Points::default() }, config(20, 0), None);
+    let mut observer = |event: &Event<'_>| {
+        if let Event::RolledBack { from, to, learning_rate_scale, .. } = event {
+            rollbacks.push((*from, *to, *learning_rate_scale));
+        }
+        Ok(())
+    };
+    assert_eq!(t.run(StageSelection::Vae, &Interrupt::default(), &mut observer).unwrap(), Outcome::Done);
+    assert_eq!(rollbacks, [(8, 5, 0.5), (6, 5, 0.25)]);
+    assert!(t.parameters().tensors().values().all(|v| v.sum_all().unwrap().to_scalar::<f32>().unwrap().is_finite()));
+
+    let mut t = trainer(Points { poison: Some((7, usize::MAX)), ..Points::default() }, config(20, 0), None);
+    let message = t.run(StageSelection::Vae, &Interrupt::default(), &mut ()).unwrap_err().to_string();
+    assert!(message.contains("NaN at step 6, after 4 retries"), "{message}");
+}
+
+#[test]
+fn a_trained_model_is_evaluated_sampled_and_interpolated() {
+    let mut t = trainer(Points::default(), config(150, 150), None);
+    let frozen = t.averaged_model().unwrap();
+    let evaluation = EvaluateConfig { batch_size: 16, ode_items: 32, time_samples: 16, ..EvaluateConfig::default() };
+    let eval = || evaluate(&frozen, &Points::default(), 3, Some(48), &evaluation, &Device::Cpu, &mut |_| {}).unwrap();
+    let before = eval();
+    t.run(StageSelection::All, &Interrupt::default(), &mut ()).unwrap();
+    let after = eval();
+    // The averaged model shares the trainer's averaged weights: no copy, no swap.
+    assert!(after.nelbo.mean < before.nelbo.mean - 1.0, "{} {}", before.nelbo.mean, after.nelbo.mean);
+    assert_eq!((after.n, after.ode.as_ref().unwrap().n), (48, 32));
+    let ode = after.ode.unwrap();
+    assert!((ode.nelbo_ode.mean - ode.nelbo_same_items.mean).abs() < 0.5, "{ode:?}");
+    assert!((after.gain.mean - (after.nelbo_normal_prior.mean - after.nelbo.mean)).abs() < 1e-9);
+
+    let mut rng = Rng::new(4);
+    let config = SampleConfig { batch_size: 3, ..SampleConfig::default() };
+    let samples = sample(&frozen, 7, &config, &Device::Cpu, &mut rng, &mut |_| {}).unwrap();
+    assert_eq!((samples.items.dims(), samples.latents.dims()), (&[7, 3][..], &[7, 2, 2, 2][..]));
+    let x = Points::default().batch(&[0, 1], &mut rng).unwrap().x;
+    let pairs = reconstruct(&frozen, &x, &config, &mut rng).unwrap();
+    assert_eq!(pairs.dims(), [4, 3]);
+    assert_eq!(pairs.get(2).unwrap().to_vec1::<f32>().unwrap(), x.get(1).unwrap().to_vec1::<f32>().unwrap());
+    let paths = interpolate(&frozen, &x.narrow(0, 0, 1).unwrap(), &x.narrow(0, 1, 1).unwrap(), 5, &config, &mut rng).unwrap();
+    assert_eq!(paths.items.dims(), [5, 3]);
+}
+
+#[test]
+fn configs_that_cannot_work_are_refused_with_the_key() {
+    let refused = |change: fn(&mut TrainConfig)| {
+        let mut c = config(1, 1);
+        change(&mut c);
+        c.validate().unwrap_err().to_string()
+    };
+    assert!(refused(|c| c.batch_size = 0).contains("train.batch_size"));
+    assert!(refused(|c| c.vae.learning_rate = f64::NAN).contains("train.vae.learning_rate"));
+    assert!(refused(|c| c.vae.epochs = Some(1.0)).contains("exactly one"));
+    assert!(refused(|c| c.lsgm.steps = None).contains("train.lsgm"));
+    assert!(refused(|c| c.lsgm.warmup = 1.5).contains("train.lsgm.warmup"));
+    let mut c = config(1, 1);
+    (c.vae.steps, c.vae.time_budget) = (None, Some("5 minutes".into()));
+    assert!(c.validate().unwrap_err().to_string().contains("`5 minutes` is not a duration"));
+}
