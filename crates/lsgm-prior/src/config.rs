@@ -1,0 +1,55 @@
+use lsgm_core::{Error, LatentShape, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::networks::NetworkConfig;
+use crate::{Sde, SdeConfig};
+
+/// Section `[prior]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PriorConfig {
+    /// Cut-off of time in training and sampling: the process is modelled on `[t_eps, 1]`.
+    pub t_eps: f64,
+    /// Whether the score is a mixture of the N(0, I) score and the network's, with one learned share α per channel
+    /// (LSGM, section 3.2). Without it α is 1.
+    pub mixed: bool,
+    /// Where the logit of α starts: -6 starts from the N(0, I) prior.
+    pub alpha_init: f64,
+    /// Whether channels can be declared inactive ([`crate::Prior::set_active_channels`]), which then keep the N(0, I)
+    /// prior and are hidden from the network.
+    pub mask_inactive: bool,
+    /// The SDE.
+    pub sde: SdeConfig,
+    /// The score network.
+    pub network: NetworkConfig,
+}
+
+impl Default for PriorConfig {
+    fn default() -> Self {
+        Self {
+            t_eps: 1e-3,
+            mixed: true,
+            alpha_init: -6.0,
+            mask_inactive: false,
+            sde: SdeConfig::default(),
+            network: NetworkConfig::default(),
+        }
+    }
+}
+
+impl PriorConfig {
+    /// Check every value, and the network against the latent shape, before anything is allocated.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the full key.
+    pub fn validate(&self, shape: &LatentShape) -> Result<()> {
+        if shape.dim() == 0 {
+            return Err(Error::config("prior", format!("the latent shape {shape:?} is empty")));
+        }
+        Sde::new(&self.sde)?.check_t_eps("prior.t_eps", self.t_eps)?;
+        if !self.alpha_init.is_finite() {
+            return Err(Error::config("prior.alpha_init", "must be a finite number"));
+        }
+        self.network.validate("prior.network", shape)
+    }
+}

@@ -1,0 +1,58 @@
+//! Score networks: one trait, one file per network, one tagged enum that names each of them once.
+
+use candle_core::Tensor;
+use lsgm_core::{LatentShape, Params, Pass, Result};
+use serde::{Deserialize, Serialize};
+
+mod blocks;
+mod plane;
+mod unet;
+
+pub use blocks::Conditioning;
+pub use unet::{Unet, UnetConfig};
+
+/// A network that estimates the noise in diffused latents.
+///
+/// Items must not meet inside (no batch norm): the losses weight each item on its own.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a score network",
+    note = "implement `lsgm_prior::ScoreNetwork::forward` for it, and add a variant to `NetworkConfig` to choose it by config"
+)]
+pub trait ScoreNetwork: Send + Sync {
+    /// `ε'(z_t, t)` in the shape of `z_t` `[B, C, *spatial]`, for times `t` `[B]` in `[0, 1]` of the same type and on the
+    /// same device. Noise such as dropout comes from `pass.rng`.
+    fn forward(&self, z_t: &Tensor, t: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor>;
+}
+
+/// Which score network, section `[prior.network]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum NetworkConfig {
+    /// A small U-Net.
+    Unet(UnetConfig),
+}
+
+impl Default for NetworkConfig {
+    fn default() -> Self {
+        Self::Unet(UnetConfig::default())
+    }
+}
+
+impl NetworkConfig {
+    /// Check every value against the latent shape.
+    ///
+    /// # Errors
+    /// [`lsgm_core::Error::Config`] with a key below `key`.
+    pub fn validate(&self, key: &str, shape: &LatentShape) -> Result<()> {
+        match self {
+            Self::Unet(config) => config.validate(key, shape),
+        }
+    }
+
+    /// Build the network with parameters from `params`.
+    pub fn build(&self, shape: LatentShape, params: &Params) -> Result<Box<dyn ScoreNetwork>> {
+        Ok(match self {
+            Self::Unet(config) => Box::new(Unet::new(config, shape, params)?),
+        })
+    }
+}

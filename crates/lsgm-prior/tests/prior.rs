@@ -1,0 +1,383 @@
+//! The prior as a user of the library meets it.
+
+use candle_core::{DType, Device, Tensor, Var};
+use lsgm_core::{LatentShape, ParamStore, Pass, Result, Rng};
+use lsgm_prior::networks::{Conditioning, UnetConfig};
+use lsgm_prior::solvers::{Rk45Options, probability_flow_rk45};
+use lsgm_prior::{
+    MixedScore, NetworkConfig, OdeOptions, Prior, PriorConfig, ScoreNetwork, Sde, SdeConfig, Trace, Weighting,
+    ode_log_prob,
+};
+
+const LOG_2PI: f64 = 1.8378770664093453;
+
+fn small(attention: Vec<usize>) -> PriorConfig {
+    let unet = UnetConfig { channels: 16, embedding: 32, heads: 2, blocks: 1, attention, ..UnetConfig::default() };
+    PriorConfig { network: NetworkConfig::Unet(unet), ..PriorConfig::default() }
+}
+
+fn store(dtype: DType) -> ParamStore {
+    ParamStore::new(dtype, &Device::Cpu, Rng::new(3))
+}
+
+fn normal(dims: &[usize], seed: u64) -> Tensor {
+    Rng::new(seed).normal_tensor(dims, DType::F64, &Device::Cpu).unwrap()
+}
+
+fn mean(t: &Tensor) -> f64 {
+    t.to_dtype(DType::F64).unwrap().mean_all().unwrap().to_scalar().unwrap()
+}
+
+/// Give every parameter a random value, so that nothing that starts at zero hides a mistake.
+fn randomize(store: &ParamStore) {
+    let mut rng = Rng::new(9);
+    for (_, var) in store.vars() {
+        let noise = rng.normal_tensor(var.shape().clone(), var.dtype(), var.device()).unwrap();
+        var.set(&(var.as_tensor() + (noise * 0.1).unwrap()).unwrap()).unwrap();
+    }
+}
+
+/// The exact score of N(0, variance) data.
+struct GaussianScore {
+    sde: Sde,
+    variance: f64,
+}
+
+impl ScoreNetwork for GaussianScore {
+    fn forward(&self, z_t: &Tensor, t: &Tensor, _: &mut Pass<'_>) -> Result<Tensor> {
+        let t: Vec<f64> = t.to_dtype(DType::F64)?.to_vec1()?;
+        let coefficient = |t: f64| {
+            let v = self.sde.variance(t);
+            v.sqrt() / (self.sde.mean_coefficient(t).powi(2) * self.variance + v)
+        };
+        let values: Vec<f64> = t.iter().map(|&t| coefficient(t)).collect();
+        let mut dims = vec![1; z_t.rank()];
+        dims[0] = values.len();
+        Ok(z_t.broadcast_mul(&Tensor::from_vec(values, dims, z_t.device())?.to_dtype(z_t.dtype())?)?)
+    }
+}
+
+fn gaussian_prior(config: &SdeConfig, variance: f64, t_eps: f64, shape: LatentShape) -> Prior {
+    let sde = Sde::new(config).unwrap();
+    Prior::with_network(sde, shape, t_eps, None, Box::new(GaussianScore { sde, variance })).unwrap()
+}
+
+#[test]
+fn the_config_round_trips_and_refuses_unknown_keys() {
+    let config = PriorConfig::default();
+    let json = serde_json::to_string(&config).unwrap();
+    assert_eq!(serde_json::from_str::<PriorConfig>(&json).unwrap(), config);
+    for bad in [
+        r#"{"mixd": true}"#,
+        r#"{"sde": {"kind": "vpsde", "beta": 1}}"#,
+        r#"{"sde": {"kind": "vp"}}"#,
+        r#"{"network": {"kind": "unet", "depth": 2}}"#,
+    ] {
+        assert!(serde_json::from_str::<PriorConfig>(bad).is_err(), "{bad}");
+    }
+    let partial: PriorConfig = serde_json::from_str(r#"{"sde": {"kind": "geometric"}, "t_eps": 0.0}"#).unwrap();
+    partial.validate(&LatentShape::plane(8, 7, 7)).unwrap();
+}
+
+#[test]
+fn bad_values_are_refused_by_key() {
+    let shape = LatentShape::plane(8, 7, 7);
+    let unet = |change: &dyn Fn(&mut UnetConfig)| {
+        let mut config = UnetConfig::default();
+        change(&mut config);
+        PriorConfig { network: NetworkConfig::Unet(config), ..PriorConfig::default() }
+    };
+    let cases = [
+        (PriorConfig { t_eps: 0.0, ..PriorConfig::default() }, "prior.t_eps"),
+        (PriorConfig { t_eps: 1.5, ..PriorConfig::default() }, "prior.t_eps"),
+        (
+            PriorConfig {
+                sde: SdeConfig::Vpsde { beta_start: 1.0, beta_end: 0.5, sigma2_0: 0.0 },
+                ..PriorConfig::default()
+            },
+            "prior.sde.beta_end",
+        ),
+        (unet(&|c| c.channels = 7), "prior.network.channels"),
+        (unet(&|c| c.channel_multipliers = vec![1, 1, 1, 1, 1]), "prior.network.channel_multipliers"),
+        (unet(&|c| c.attention = vec![2]), "prior.network.attention"),
+        (unet(&|c| c.heads = 5), "prior.network.heads"),
+        (unet(&|c| c.dropout = 1.0), "prior.network.dropout"),
+    ];
+    for (config, key) in cases {
+        let message = config.validate(&shape).unwrap_err().to_string();
+        assert!(message.contains(&format!("`{key}`")), "{message}");
+    }
+}
+
+#[test]
+fn training_starts_from_the_normal_prior() {
+    let shape = LatentShape::plane(4, 7, 7);
+    let store = store(DType::F32);
+    let prior = Prior::new(&small(vec![1]), shape, &store.root()).unwrap();
+    let alpha = prior.alpha().unwrap();
+    assert!(alpha.iter().all(|a| (a - 1.0 / (1.0 + 6f64.exp())).abs() < 1e-6) && alpha.len() == 4);
+    let z = normal(&[2, 4, 7, 7], 1).to_dtype(DType::F32).unwrap();
+    let t = Tensor::new(&[0.3f32, 0.8], &Device::Cpu).unwrap();
+    let epsilon = prior.epsilon(&z, &t, &mut Pass::eval(&mut Rng::new(0))).unwrap();
+    let share = 1.0 - alpha[0];
+    for (i, t) in [0.3, 0.8].into_iter().enumerate() {
+        let expected = (z.get(i).unwrap() * (share * prior.sde().sigma(t))).unwrap();
+        let difference = (epsilon.get(i).unwrap() - expected).unwrap().abs().unwrap().max_all().unwrap();
+        assert!(difference.to_scalar::<f32>().unwrap() < 1e-5);
+    }
+}
+
+#[test]
+fn networks_keep_odd_sizes_and_both_layouts() {
+    let mut multipliers = vec![1];
+    for _ in 0..3 {
+        for shape in [LatentShape::plane(3, 7, 7), LatentShape::plane(3, 5, 8), LatentShape::line(3, 13)] {
+            for conditioning in [Conditioning::Additive, Conditioning::ScaleShift] {
+                let NetworkConfig::Unet(unet) = small(vec![0]).network;
+                let unet = UnetConfig { channel_multipliers: multipliers.clone(), conditioning, ..unet };
+                let config = PriorConfig { network: NetworkConfig::Unet(unet), ..PriorConfig::default() };
+                let store = store(DType::F32);
+                let prior = Prior::new(&config, shape, &store.root()).unwrap();
+                randomize(&store);
+                let z = normal(&shape.dims(2), 1).to_dtype(DType::F32).unwrap();
+                let t = Tensor::new(&[0.1f32, 0.9], &Device::Cpu).unwrap();
+                let epsilon = prior.epsilon(&z, &t, &mut Pass::eval(&mut Rng::new(0))).unwrap();
+                assert_eq!(epsilon.dims(), z.dims());
+                // Every parameter takes part.
+                let loss = epsilon.sqr().unwrap().sum_all().unwrap();
+                let grads = loss.backward().unwrap();
+                for (name, var) in store.vars() {
+                    let grad = grads.get(var.as_tensor()).unwrap_or_else(|| panic!("{name} has no gradient"));
+                    assert!(mean(&grad.abs().unwrap()) > 0.0, "{name}");
+                }
+            }
+        }
+        multipliers.push(2);
+    }
+}
+
+#[test]
+fn the_unets_gradient_is_the_slope() {
+    let shape = LatentShape::plane(2, 5, 5);
+    let store = store(DType::F64);
+    let prior = Prior::new(&small(vec![1]), shape, &store.root()).unwrap();
+    randomize(&store);
+    let times = prior.times_at(Weighting::LlIw, &[0.3, 0.7]).unwrap();
+    let z = normal(&[2, 2, 5, 5], 1);
+    let direction = normal(&[2, 2, 5, 5], 2);
+    let loss =
+        |z: &Tensor| prior.cross_entropy(z, &times, &mut Pass::eval(&mut Rng::new(5))).unwrap().sum_all().unwrap();
+    let var = Var::from_tensor(&z).unwrap();
+    let grads = loss(var.as_tensor()).backward().unwrap();
+    let slope =
+        (grads.get(var.as_tensor()).unwrap() * &direction).unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap();
+    let h = 1e-5;
+    let value = |h: f64| loss(&(&z + (&direction * h).unwrap()).unwrap()).to_scalar::<f64>().unwrap();
+    let numeric = (value(h) - value(-h)) / (2.0 * h);
+    assert!((slope / numeric - 1.0).abs() < 1e-6, "{slope} {numeric}");
+    for (name, var) in store.vars() {
+        let original = var.as_tensor().copy().unwrap();
+        let direction = normal(var.dims(), 3);
+        let value = |h: f64| {
+            var.set(&(&original + (&direction * h).unwrap()).unwrap()).unwrap();
+            loss(&z).to_scalar::<f64>().unwrap()
+        };
+        let numeric = (value(h) - value(-h)) / (2.0 * h);
+        var.set(&original).unwrap();
+        let grads = loss(&z).backward().unwrap();
+        let slope = (grads.get(var.as_tensor()).unwrap() * &direction).unwrap().sum_all().unwrap();
+        let slope = slope.to_scalar::<f64>().unwrap();
+        assert!((slope - numeric).abs() < 1e-5 * (1.0 + numeric.abs()), "{name}: {slope} {numeric}");
+    }
+}
+
+/// Of N(0, I) data and its exact score the cross entropy is the entropy, `D/2 log(2πe)` (up to `σ²(1) ≈ 1`).
+#[test]
+fn the_cross_entropy_of_a_normal_is_its_entropy() {
+    let shape = LatentShape::line(4, 25);
+    let n = 400;
+    for config in SdeConfig::all_defaults().into_iter().take(3) {
+        let sde = Sde::new(&config).unwrap();
+        let t_eps = 1e-3;
+        let prior = gaussian_prior(&config, 1.0, t_eps, shape);
+        let z0 = normal(&shape.dims(n), 7);
+        for weighting in [Weighting::LlIw, Weighting::LlUniform] {
+            let mut rng = Rng::new(8);
+            let times = prior.stratified_times(weighting, n, &mut rng).unwrap();
+            let found = prior.cross_entropy(&z0, &times, &mut Pass::eval(&mut rng)).unwrap();
+            let expected = 50.0 * (1.0 + LOG_2PI + sde.variance(1.0).ln());
+            let values: Vec<f64> = found.to_vec1().unwrap();
+            let average = values.iter().sum::<f64>() / n as f64;
+            let spread = values.iter().map(|v| (v - average).powi(2)).sum::<f64>() / (n as f64 * (n - 1) as f64);
+            // With sigma2_0 > 0 the data at t = 0 are a little wider than N(0, I).
+            let slack = 3.0 * spread.sqrt() + 0.02;
+            assert!((average - expected).abs() < slack, "{config:?} {weighting:?}: {average} {expected} {slack}");
+        }
+    }
+}
+
+#[test]
+fn algorithm_2_gives_each_side_its_own_gradient() {
+    let shape = LatentShape::line(2, 6);
+    let store = store(DType::F64);
+    let prior = Prior::new(&small(vec![]), shape, &store.root()).unwrap();
+    randomize(&store);
+    let z0 = Var::from_tensor(&normal(&shape.dims(5), 1)).unwrap();
+    for weighting in [Weighting::UnIw, Weighting::UnUniform, Weighting::ReIw] {
+        let times = prior.sample_times(weighting, 5, &mut Rng::new(2)).unwrap();
+        let pass = || Rng::new(4);
+        let shared = prior.shared_time_losses(z0.as_tensor(), &times, 0.7, &mut Pass::eval(&mut pass())).unwrap();
+        let objective = prior.objective(z0.as_tensor(), &times, &mut Pass::eval(&mut pass())).unwrap();
+        let entropy = prior.cross_entropy(z0.as_tensor(), &times, &mut Pass::eval(&mut pass())).unwrap();
+        let close = |a: &Tensor, b: &Tensor, what: &str| {
+            let size = mean(&b.abs().unwrap());
+            let difference = mean(&(a - b).unwrap().abs().unwrap());
+            assert!(difference <= 1e-10 * size.max(1e-12), "{what}: {difference} of {size}");
+        };
+        close(&shared.objective, &objective, "objective");
+        close(&shared.cross_entropy, &entropy, "cross entropy");
+        let grads = shared.objective.sum_all().unwrap().backward().unwrap();
+        let prior_grads = objective.sum_all().unwrap().backward().unwrap();
+        let encoder_grads = (entropy.sum_all().unwrap() * 0.7).unwrap().backward().unwrap();
+        for (name, var) in store.vars() {
+            close(grads.get(var.as_tensor()).unwrap(), prior_grads.get(var.as_tensor()).unwrap(), &name);
+        }
+        close(grads.get(z0.as_tensor()).unwrap(), encoder_grads.get(z0.as_tensor()).unwrap(), "z0");
+        // The report carries no graph.
+        assert!(shared.cross_entropy.sum_all().unwrap().backward().unwrap().get(z0.as_tensor()).is_none());
+    }
+}
+
+#[test]
+fn algorithm_3_keeps_the_two_sides_apart() {
+    let shape = LatentShape::line(2, 6);
+    let store = store(DType::F64);
+    let config = small(vec![]);
+    let prior = Prior::new(&config, shape, &store.root()).unwrap();
+    let frozen = Prior::new(&config, shape, &store.frozen_root()).unwrap();
+    randomize(&store);
+    let z0 = Var::from_tensor(&normal(&shape.dims(5), 1)).unwrap();
+    let mut rng = Rng::new(2);
+    let times = prior.sample_times(Weighting::UnIw, 5, &mut rng).unwrap();
+    let objective = prior.objective(&z0.detach(), &times, &mut Pass::train(&mut rng)).unwrap();
+    let grads = objective.sum_all().unwrap().backward().unwrap();
+    assert!(grads.get(z0.as_tensor()).is_none());
+    assert!(store.vars().iter().all(|(_, v)| grads.get(v.as_tensor()).is_some()));
+    let times = frozen.sample_times(Weighting::LlIw, 5, &mut rng).unwrap();
+    let entropy = frozen.encoder_cross_entropy(z0.as_tensor(), &times, &mut Pass::train(&mut rng)).unwrap();
+    let grads = entropy.sum_all().unwrap().backward().unwrap();
+    assert!(grads.get(z0.as_tensor()).is_some());
+    assert!(store.vars().iter().all(|(_, v)| grads.get(v.as_tensor()).is_none()));
+}
+
+#[test]
+fn inactive_channels_keep_the_normal_prior_and_stay_hidden() {
+    let shape = LatentShape::line(3, 8);
+    let store = store(DType::F64);
+    let config = PriorConfig { mask_inactive: true, ..small(vec![]) };
+    let prior = Prior::new(&config, shape, &store.root()).unwrap();
+    randomize(&store);
+    prior.set_active_channels(&[true, false, true]).unwrap();
+    assert_eq!(prior.alpha().unwrap()[1], 0.0);
+    let z = normal(&shape.dims(2), 1);
+    let t = Tensor::new(&[0.4f64, 0.6], &Device::Cpu).unwrap();
+    let epsilon = |z: &Tensor| prior.epsilon(z, &t, &mut Pass::eval(&mut Rng::new(0))).unwrap();
+    let first = epsilon(&z);
+    let expected = (z.get(0).unwrap().get(1).unwrap() * prior.sde().sigma(0.4)).unwrap();
+    assert!(mean(&(first.get(0).unwrap().get(1).unwrap() - expected).unwrap().abs().unwrap()) < 1e-12);
+    let mask = Tensor::new(&[0f64, 1.0, 0.0], &Device::Cpu).unwrap().reshape((1, 3, 1)).unwrap();
+    let changed = epsilon(&(&z + mask.broadcast_as(z.shape()).unwrap()).unwrap());
+    let difference = (changed - first).unwrap().abs().unwrap().mean((0, 2)).unwrap().to_vec1::<f64>().unwrap();
+    assert!(difference[0] == 0.0 && difference[1] > 0.1 && difference[2] == 0.0);
+    assert!(Prior::new(&small(vec![]), shape, &store.root()).unwrap().set_active_channels(&[true; 3]).is_err());
+}
+
+/// With Gaussian data everything is known: the flow maps `z_1` by the ratio of standard deviations, and the density is
+/// the Gaussian's.
+#[test]
+fn the_flow_and_its_likelihood_are_exact_for_a_gaussian() {
+    let shape = LatentShape::line(2, 3);
+    let variance = 0.3;
+    for config in [SdeConfig::default(), SdeConfig::all_defaults()[2]] {
+        let prior = gaussian_prior(&config, variance, 1e-5, shape);
+        let sde = *prior.sde();
+        let z1 = normal(&shape.dims(4), 1);
+        let mut seen = Vec::new();
+        let (z0, nfe) =
+            probability_flow_rk45(&prior, &z1, 1.0, 1e-5, &Rk45Options::with_tolerance(1e-7), &mut |step| {
+                seen.push((step.t, step.nfe));
+                Ok(())
+            })
+            .unwrap();
+        assert_eq!(seen.last().unwrap(), &(1e-5, nfe));
+        let deviation = |t: f64| (sde.mean_coefficient(t).powi(2) * variance + sde.variance(t)).sqrt();
+        let expected = (&z1 * (deviation(1e-5) / deviation(1.0))).unwrap();
+        assert!(mean(&(&z0 - expected).unwrap().abs().unwrap()) < 1e-5);
+
+        let exact = (z0.sqr().unwrap().sum((1, 2)).unwrap() * (-0.5 / variance)).unwrap();
+        let exact = (exact - 3.0 * (LOG_2PI + variance.ln())).unwrap();
+        for (trace, probes, slack) in
+            [(Trace::Exact, 1, 1e-3), (Trace::Rademacher, 1, 1e-3), (Trace::Gaussian, 50, 1.0)]
+        {
+            let options = OdeOptions { tolerance: 1e-6, trace, probes, ..OdeOptions::default() };
+            let found = ode_log_prob(&prior, &z0, &options, &mut Rng::new(3)).unwrap();
+            let error: Vec<f64> = (&found.log_p - &exact).unwrap().to_vec1().unwrap();
+            let slack = match &found.standard_error {
+                Some(standard_error) => 4.0 * standard_error.max_all().unwrap().to_scalar::<f64>().unwrap(),
+                None => slack,
+            };
+            assert!(error.iter().all(|e| e.abs() < slack), "{config:?} {trace:?} {error:?} {slack}");
+            assert!(mean(&(&found.z1 - &z1).unwrap().abs().unwrap()) < 1e-3);
+        }
+    }
+}
+
+#[test]
+fn hutchinson_agrees_with_the_exact_trace_on_a_network() {
+    let shape = LatentShape::line(2, 4);
+    let store = store(DType::F64);
+    let prior = Prior::new(&PriorConfig { alpha_init: 0.0, ..small(vec![]) }, shape, &store.frozen_root()).unwrap();
+    randomize(&store);
+    let z0 = normal(&shape.dims(2), 1);
+    let solve = |trace, probes| {
+        let options = OdeOptions { tolerance: 1e-4, t_eps: 1e-3, trace, probes };
+        ode_log_prob(&prior, &z0, &options, &mut Rng::new(5)).unwrap()
+    };
+    let exact: Vec<f64> = solve(Trace::Exact, 1).log_p.to_vec1().unwrap();
+    let estimate = solve(Trace::Rademacher, 12);
+    let errors: Vec<f64> = estimate.standard_error.unwrap().to_vec1().unwrap();
+    let values: Vec<f64> = estimate.log_p.to_vec1().unwrap();
+    for ((value, exact), error) in values.iter().zip(&exact).zip(&errors) {
+        assert!((value - exact).abs() < 5.0 * error + 1e-3, "{value} {exact} {error}");
+    }
+}
+
+#[test]
+fn solver_options_out_of_range_are_refused() {
+    let prior = gaussian_prior(&SdeConfig::default(), 1.0, 1e-3, LatentShape::line(1, 2));
+    let z = normal(&[1, 1, 2], 1);
+    let flow = |from, to, tolerance| {
+        probability_flow_rk45(&prior, &z, from, to, &Rk45Options::with_tolerance(tolerance), &mut |_| Ok(())).is_err()
+    };
+    assert!(flow(1.0, 1e-3, 0.0) && flow(1.0, 0.0, 1e-5) && flow(2.0, 1e-3, 1e-5) && !flow(1.0, 1e-3, 1e-3));
+    let bad = |options: OdeOptions| ode_log_prob(&prior, &z, &options, &mut Rng::new(1)).is_err();
+    assert!(bad(OdeOptions { tolerance: -1.0, ..OdeOptions::default() }));
+    assert!(bad(OdeOptions { probes: 0, ..OdeOptions::default() }));
+    assert!(bad(OdeOptions { t_eps: 1.0, ..OdeOptions::default() }));
+}
+
+#[test]
+fn the_mixture_is_linear_in_alpha() {
+    let shape = LatentShape::line(1, 2);
+    let sde = Sde::new(&SdeConfig::default()).unwrap();
+    let logit = Tensor::new(&[0.4f64], &Device::Cpu).unwrap().reshape((1, 1, 1)).unwrap();
+    let mixed = Some(MixedScore::with_logit(logit));
+    let network = Box::new(GaussianScore { sde, variance: 0.2 });
+    let prior = Prior::with_network(sde, shape, 1e-3, mixed, network).unwrap();
+    let z = normal(&[1, 1, 2], 1);
+    let found = prior.epsilon_at(&z, &[0.2], &mut Pass::eval(&mut Rng::new(0))).unwrap();
+    let alpha = 1.0 / (1.0 + (-0.4f64).exp());
+    let (m, v) = (sde.mean_coefficient(0.2), sde.variance(0.2));
+    let expected = (1.0 - alpha) * v.sqrt() + alpha * v.sqrt() / (m * m * 0.2 + v);
+    assert!(mean(&(found - (z * expected).unwrap()).unwrap().abs().unwrap()) < 1e-12);
+}
