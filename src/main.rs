@@ -1,2 +1,9 @@
-//! The lsgm binary.
-fn main() {}
+//! The `lsgm` binary: the built-in modalities behind the command line.
+
+/// Training frees and takes large buffers at every step; this allocator keeps them.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> std::process::ExitCode {
+    lsgm::cli::main(lsgm::Registry::default())
+}

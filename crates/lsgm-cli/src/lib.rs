@@ -1,1 +1,50 @@
 //! The command line of lsgm: configuration, registry, rendering and reports.
+//!
+//! A binary is a [`Registry`] of modalities handed to [`main()`]. Everything numerical happens in `lsgm-engine` and
+//! `lsgm-prior`; this crate reads what the user wants, calls them, and shows what comes out.
+
+mod args;
+mod commands;
+mod config;
+mod environment;
+mod error;
+mod interrupt;
+mod output;
+mod progress;
+mod registry;
+mod report;
+mod run;
+mod terminal;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::Arguments;
+use error::{Error, Result};
+pub use registry::Registry;
+
+/// Run the command that the process was started with, and return its exit code: 0, 2 for a mistake in what the user
+/// gave, 1 for a failure, 130 after Ctrl-C.
+///
+/// Make it the first call of a program: it settles the thread pools, which is possible only before the first tensor
+/// operation and while no other thread runs.
+pub fn main(registry: Registry) -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help for a reader that has gone away is not a failure.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    environment::configure(arguments.threads);
+    terminal::start(arguments.quiet);
+    match commands::run(arguments.command, &registry) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error.report();
+            error.exit_code()
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! The command line as the user types it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use lsgm_core::Split;
+
+/// Train, sample and evaluate latent score-based generative models.
+#[derive(Debug, Parser)]
+#[command(name = "lsgm", version, propagate_version = true, max_term_width = 110)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+
+    /// Number of threads [default: one for each core]
+    #[arg(long, global = true, value_name = "N", value_parser = positive())]
+    pub(crate) threads: Option<usize>,
+
+    /// Say nothing but results and errors
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Train a model: first the autoencoder, then everything together
+    Train(Train),
+    /// Draw new items from a trained model
+    Sample(Sample),
+    /// Show items of the data beside their reconstructions
+    Reconstruct(Reconstruct),
+    /// Show paths through the latent space between items of the data
+    Interpolate(Interpolate),
+    /// Measure a trained model on data: the NELBO and its parts
+    Evaluate(Evaluate),
+    /// List, show, fetch and check the known data sets
+    #[command(subcommand)]
+    Data(Data),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Train {
+    /// Config file; with --resume, the run directory will do
+    #[arg(value_name = "CONFIG")]
+    pub(crate) config: PathBuf,
+
+    /// Folder of the data, in place of the one that the config names
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+
+    /// Run directory [default: runs/ and the name of the config]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+
+    /// Change a config key, such as train.batch_size=64 (repeatable)
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+
+    /// Which part of the training to do
+    #[arg(long, value_enum, default_value_t = StageArgument::All)]
+    pub(crate) stage: StageArgument,
+
+    /// Training time, such as 90s, 10m or 1h30m, in place of the lengths in the config
+    #[arg(long, value_name = "T", value_parser = lsgm_engine::parse_duration)]
+    pub(crate) time_budget: Option<Duration>,
+
+    /// Continue the run in the run directory
+    #[arg(long)]
+    pub(crate) resume: bool,
+
+    /// Seed of everything random, in place of train.seed
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StageArgument {
+    /// The autoencoder with an N(0, I) prior
+    Vae,
+    /// Autoencoder and score-based prior together; needs a finished first stage
+    Lsgm,
+    /// Both, one after the other
+    All,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Sample {
+    #[command(flatten)]
+    pub(crate) sheet: Sheet,
+
+    /// Solver of the reverse diffusion
+    #[arg(long, value_name = "NAME", default_value = "rk45", value_parser = ["rk45"])]
+    pub(crate) solver: String,
+
+    /// Relative and absolute tolerance of the solver, in place of sample.tolerance
+    #[arg(long, value_name = "X")]
+    pub(crate) tol: Option<f64>,
+
+    /// Standard deviation of the noise that sampling starts from, in place of sample.temperature
+    #[arg(long, value_name = "T")]
+    pub(crate) temperature: Option<f64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Reconstruct {
+    #[command(flatten)]
+    pub(crate) sheet: Sheet,
+
+    #[command(flatten)]
+    pub(crate) data: DataChoice,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Interpolate {
+    #[command(flatten)]
+    pub(crate) sheet: Sheet,
+
+    #[command(flatten)]
+    pub(crate) data: DataChoice,
+
+    /// Items on each path, its two ends included
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = at_least_two())]
+    pub(crate) steps: usize,
+}
+
+/// A run, and a file that shows items.
+#[derive(Debug, Args)]
+pub(crate) struct Sheet {
+    /// Run directory
+    #[arg(value_name = "RUN")]
+    pub(crate) run: PathBuf,
+
+    /// Number of items (of paths, for interpolate)
+    #[arg(long, value_name = "N", value_parser = positive())]
+    pub(crate) count: usize,
+
+    /// File to write
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+
+    /// Seed of everything random
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) seed: u64,
+}
+
+/// Where the items come from.
+#[derive(Debug, Args)]
+pub(crate) struct DataChoice {
+    /// Folder of the data, in place of the one that the run names
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+
+    /// Split of the data
+    #[arg(long, default_value = "test", value_parser = split())]
+    pub(crate) split: Split,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Evaluate {
+    /// Run directory
+    #[arg(value_name = "RUN")]
+    pub(crate) run: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) data: DataChoice,
+
+    /// Evaluate the first N items alone
+    #[arg(long, value_name = "N", value_parser = positive())]
+    pub(crate) limit: Option<usize>,
+
+    /// Change a key of [evaluate], such as evaluate.ode_items=0 (repeatable)
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+
+    /// Write the figures to this file as well
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Data {
+    /// List the known data sets
+    List,
+    /// Show the card of a data set: sources, files, splits, licence, citation
+    Show {
+        /// Name of the data set
+        name: String,
+    },
+    /// Bring the files of a data set to this machine
+    Fetch {
+        /// Name of the data set
+        name: String,
+    },
+    /// Check the files of a data set
+    Check {
+        /// Name of the data set
+        name: String,
+        /// Folder of the data, in place of the one that the card names
+        #[arg(long, value_name = "DIR")]
+        data: Option<PathBuf>,
+    },
+}
+
+/// A number from 1.
+fn positive() -> impl TypedValueParser<Value = usize> {
+    clap::value_parser!(u64).range(1..=u64::from(u32::MAX)).map(|n| n as usize)
+}
+
+fn at_least_two() -> impl TypedValueParser<Value = usize> {
+    clap::value_parser!(u64).range(2..=10_000).map(|n| n as usize)
+}
+
+fn split() -> impl TypedValueParser<Value = Split> {
+    PossibleValuesParser::new(Split::ALL.map(Split::name)).try_map(|name| name.parse::<Split>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_and_splits_are_checked() {
+        let parse = |line: &str| Arguments::try_parse_from(line.split(' '));
+        let Command::Train(train) = parse("lsgm train a.toml --time-budget 1h30m --threads 2").unwrap().command else {
+            unreachable!()
+        };
+        assert_eq!(train.time_budget, Some(Duration::from_secs(5400)));
+        for wrong in [
+            "lsgm train a.toml --time-budget soon",
+            "lsgm evaluate run --split dev",
+            "lsgm sample run --count 0 --out a.png",
+            "lsgm train a.toml --threads 0",
+        ] {
+            assert_eq!(parse(wrong).unwrap_err().exit_code(), 2, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! What a training ends with: sheets and figures in the run directory.
+
+use std::path::Path;
+
+use lsgm_core::Split;
+
+use crate::commands::evaluate::measure;
+use crate::commands::sheets::{Choice, paths, reconstructions, samples};
+use crate::output::Output;
+use crate::run::Run;
+use crate::{Error, Result};
+
+const RECONSTRUCTIONS: usize = 32;
+const PATHS: usize = 8;
+const PATH_STEPS: usize = 10;
+
+/// Show what a finished model does, on test items.
+pub(super) fn run(run: &Run, folder: &Path) -> Result<()> {
+    let sheet = |name: &str| Output::prepare(&folder.join("samples").join(name));
+    let choice = Choice { split: Split::Test, dir: None, seed: 0 };
+    let items = match run.dataset(choice.split, choice.dir) {
+        Ok(data) => data.len(),
+        // Data of one's own may come without a test split.
+        Err(Error::Core(e)) if e.is_input() => 0,
+        Err(e) => return Err(e),
+    };
+    samples(run, run.config.train.sample_count.max(1), choice.seed)?.show(run, &sheet("samples")?)?;
+    if items == 0 {
+        return Ok(());
+    }
+    reconstructions(run, RECONSTRUCTIONS.min(items), &choice)?.show(run, &sheet("reconstructions")?)?;
+    if items >= 2 {
+        paths(run, PATHS.min(items / 2), PATH_STEPS, &choice)?.show(run, &sheet("interpolations")?)?;
+    }
+    match run.config.evaluate.after_training {
+        Some(0) => Ok(()),
+        limit => measure(run, choice.split, None, limit, Some(&Output::prepare(&folder.join("evaluation.json"))?)),
+    }
+}

@@ -1,0 +1,29 @@
+//! One file for each command.
+
+mod completions;
+mod data;
+mod evaluate;
+mod finish;
+mod sheets;
+mod train;
+mod watch;
+
+use crate::args::Command;
+use crate::registry::Registry;
+use crate::{Result, interrupt};
+
+/// Run a command.
+pub(crate) fn run(command: Command, registry: &Registry) -> Result<()> {
+    if !matches!(command, Command::Train(_)) {
+        interrupt::ends_the_process();
+    }
+    match command {
+        Command::Train(args) => train::run(&args, registry),
+        Command::Sample(args) => sheets::sample(&args, registry),
+        Command::Reconstruct(args) => sheets::reconstruct(&args, registry),
+        Command::Interpolate(args) => sheets::interpolate(&args, registry),
+        Command::Evaluate(args) => evaluate::run(&args, registry),
+        Command::Data(args) => data::run(&args),
+        Command::Completions { shell } => completions::run(shell),
+    }
+}

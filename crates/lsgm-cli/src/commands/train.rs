@@ -1,0 +1,210 @@
+//! `lsgm train CONFIG`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use candle_core::{DType, Device};
+use lsgm_core::{ParamStore, Rng, Split};
+use lsgm_engine::{Outcome, RunDir, Stage, StageBudget, StageSelection, TrainConfig, Trainer, format_duration};
+
+use crate::args::{StageArgument, Train};
+use crate::commands::finish;
+use crate::commands::watch::Watch;
+use crate::config::{Config, Tree};
+use crate::interrupt::StopsTraining;
+use crate::registry::Registry;
+use crate::run::{Override, Parts, Run, another_architecture, apply, data_folder, stored_config};
+use crate::{Error, Result, terminal};
+
+pub(super) fn run(args: &Train, registry: &Registry) -> Result<()> {
+    let folder = run_folder(args)?;
+    let (mut trainer, parts, config) = match args.resume {
+        true => resume(args, &folder, registry)?,
+        false => begin(args, &folder, registry)?,
+    };
+    train(&mut trainer, &parts, args.stage, &folder).map_err(|e| config.locate(e))?;
+    if trainer.state().stage != Stage::Finished {
+        return Ok(());
+    }
+    let model = trainer.averaged_model()?;
+    finish::run(&Run { config, modality: parts.modality, model, device: Device::Cpu }, &folder)
+}
+
+fn train(trainer: &mut Trainer, parts: &Parts, stage: StageArgument, folder: &Path) -> Result<()> {
+    let stop = StopsTraining::new();
+    let mut watch = Watch::new(parts.modality.clone(), folder.join("samples"));
+    let stages = match stage {
+        StageArgument::Vae => StageSelection::Vae,
+        StageArgument::Lsgm => StageSelection::Lsgm,
+        StageArgument::All => StageSelection::All,
+    };
+    let outcome = trainer.run(stages, &stop.interrupt, &mut watch)?;
+    drop(watch);
+    let state = trainer.state();
+    let (time, place) = (format_duration(state.seconds), folder.display());
+    match outcome {
+        Outcome::Done => {
+            terminal::notice(&format!("lsgm: trained {} steps in {time}; run directory {place}", state.step));
+            Ok(())
+        }
+        Outcome::Interrupted => {
+            let message = format!("stopped and saved after {} steps; --resume continues {place}", state.step);
+            Err(Error::Interrupted(message))
+        }
+    }
+}
+
+/// The run directory: `--out`, the run itself when it was named in place of a config, or `runs/` and the config's name.
+fn run_folder(args: &Train) -> Result<PathBuf> {
+    if let Some(out) = &args.out {
+        return Ok(out.clone());
+    }
+    if args.config.is_dir() {
+        return Ok(args.config.clone());
+    }
+    match args.config.file_stem() {
+        Some(stem) => Ok(Path::new("runs").join(stem)),
+        None => Err(Error::usage(format!("{}: is not a config file", args.config.display()))),
+    }
+}
+
+/// A new run. Nothing is written before config and data are known to be good.
+fn begin(args: &Train, folder: &Path, registry: &Registry) -> Result<(Trainer, Parts, Config)> {
+    if args.config.is_dir() {
+        let message = format!("{}: is a folder, not a config file; --resume continues a run", args.config.display());
+        return Err(Error::usage(message));
+    }
+    let config = settle(Tree::read(&args.config)?, args, registry)?;
+    let assets = config.sections.prepare(config.data_dir.as_deref()).map_err(|e| config.locate(e))?;
+    let parts = Parts::new(&config, &assets)?;
+    check_model(&parts, &config)?;
+    let data = training_data(&parts, &config)?;
+    let run = RunDir::create(folder)?;
+    run.write("config.toml", config.to_toml()?.as_bytes())?;
+    run.write_assets(&assets)?;
+    let trainer =
+        Trainer::new(parts.spec.clone(), config.train.clone(), config.sample.clone(), data, &Device::Cpu, Some(run))
+            .map_err(|e| config.locate(e.into()))?;
+    Ok((trainer, parts, config))
+}
+
+/// The run in `folder`, with its own config changed by the command line.
+fn resume(args: &Train, folder: &Path, registry: &Registry) -> Result<(Trainer, Parts, Config)> {
+    let run = RunDir::open(folder)?;
+    let stored = Config::resolve(stored_config(&run)?, registry)?;
+    let config = settle(stored_config(&run)?, args, registry)?;
+    refuse_another_model(&stored.differences(&config)?)?;
+    if args.config.is_file() {
+        tell_ignored_changes(&settle(Tree::read(&args.config)?, args, registry)?, &config)?;
+    } else if !args.config.exists() {
+        return Err(Error::usage(format!("{}: there is no such file", args.config.display())));
+    }
+    let parts = Parts::new(&config, &run.assets()?)?;
+    let data = training_data(&parts, &config)?;
+    run.write("config.toml", config.to_toml()?.as_bytes())?;
+    let (train, sample) = (config.train.clone(), config.sample.clone());
+    let mut trainer = Trainer::new(parts.spec.clone(), train, sample, data, &Device::Cpu, Some(run))
+        .map_err(|e| config.locate(e.into()))?;
+    trainer.resume().map_err(|e| another_architecture(folder, e))?;
+    if trainer.state().stage == Stage::Finished {
+        let message = format!(
+            "{}: this run is finished: sample or evaluate it, or train anew with another --out",
+            folder.display()
+        );
+        return Err(Error::usage(message));
+    }
+    Ok((trainer, parts, config))
+}
+
+/// Apply the command line to a config and resolve it.
+fn settle(mut tree: Tree, args: &Train, registry: &Registry) -> Result<Config> {
+    let seed =
+        args.seed.map(|n| i64::try_from(n).map_err(|_| Error::usage(format!("--seed {n}: give at most {}", i64::MAX))));
+    let data = args.data.as_deref().map(data_folder).transpose()?;
+    let data = data.map(|dir| dir.to_str().map(str::to_owned).ok_or_else(|| not_utf8(&dir))).transpose()?;
+    let overrides = [
+        Override::optional("train.seed", "--seed", seed.transpose()?),
+        Override::optional::<String>("data_dir", "--data", data),
+    ];
+    apply(&mut tree, &args.set, overrides.into_iter().flatten())?;
+    let mut config = Config::resolve(tree, registry)?;
+    if let Some(total) = args.time_budget {
+        limit_time(&mut config.train, total, args.stage)?;
+    }
+    Ok(config)
+}
+
+fn not_utf8(path: &Path) -> Error {
+    Error::usage(format!("{}: the name is not UTF-8, which a config cannot hold", path.display()))
+}
+
+/// Share `total` between the stages as their own lengths are shared; equally where these have different units.
+fn limit_time(train: &mut TrainConfig, total: Duration, stage: StageArgument) -> Result<()> {
+    let total = total.as_secs_f64();
+    let vae_share = match stage {
+        StageArgument::Vae => 1.0,
+        StageArgument::Lsgm => 0.0,
+        StageArgument::All => match (train.vae.budget()?, train.lsgm.budget()?) {
+            (StageBudget::Steps(a), StageBudget::Steps(b)) => share(a as f64, b as f64),
+            (StageBudget::Epochs(a), StageBudget::Epochs(b)) | (StageBudget::Seconds(a), StageBudget::Seconds(b)) => {
+                share(a, b)
+            }
+            _ => 0.5,
+        },
+    };
+    if stage != StageArgument::Lsgm {
+        (train.vae.steps, train.vae.epochs) = (None, None);
+        train.vae.time_budget = Some(seconds(total * vae_share));
+    }
+    if stage != StageArgument::Vae {
+        (train.lsgm.steps, train.lsgm.epochs) = (None, None);
+        train.lsgm.time_budget = Some(seconds(total * (1.0 - vae_share)));
+    }
+    Ok(())
+}
+
+fn share(a: f64, b: f64) -> f64 {
+    if a + b > 0.0 { a / (a + b) } else { 0.5 }
+}
+
+fn seconds(value: f64) -> String {
+    format!("{}ms", (value * 1000.0).round())
+}
+
+/// The prior's values can be checked only against the latents of the autoencoder, so the model is built once and dropped.
+fn check_model(parts: &Parts, config: &Config) -> Result<()> {
+    let store = ParamStore::new(DType::F32, &Device::Cpu, Rng::new(0));
+    parts.spec.build(&store.root()).map(drop).map_err(|e| config.locate(e.into()))
+}
+
+fn training_data(parts: &Parts, config: &Config) -> Result<Arc<dyn lsgm_core::Dataset>> {
+    let data = parts.modality.dataset(Split::Train, config.data_dir.as_deref()).map_err(|e| config.locate(e.into()))?;
+    match data.is_empty() {
+        true => Err(Error::usage("the train split of the data is empty: there is nothing to train on")),
+        false => Ok(data.into()),
+    }
+}
+
+/// A run goes on with the model and the data it began with.
+fn refuse_another_model(differences: &[String]) -> Result<()> {
+    let fixed = |d: &&String| ["data.", "autoencoder.", "prior."].iter().any(|section| d.starts_with(section));
+    match differences.iter().find(fixed) {
+        None => Ok(()),
+        Some(d) => Err(Error::usage(format!(
+            "a run cannot go on with another model or other data ({d}): its checkpoint belongs to the architecture it began with; \
+             train anew with another --out"
+        ))),
+    }
+}
+
+fn tell_ignored_changes(file: &Config, used: &Config) -> Result<()> {
+    let differences = file.differences(used)?;
+    if !differences.is_empty() {
+        terminal::notice(&format!(
+            "lsgm: the run goes on with its own config, not with what the file says by now ({}); --set changes a key",
+            differences.join(", ")
+        ));
+    }
+    Ok(())
+}

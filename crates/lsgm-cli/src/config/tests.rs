@@ -1,0 +1,119 @@
+use std::path::Path;
+
+use super::*;
+
+const PATH: &str = "configs/x.toml";
+const MINIMAL: &str = "modality = 'binary'\n[train]\nseed = 3\n[train.vae]\nsteps = 5\n[train.lsgm]\nepochs = 2\n";
+
+fn resolve(text: &str) -> Result<Config> {
+    Config::resolve(Tree::parse(text, Path::new(PATH))?, &Registry::default())
+}
+
+fn refused(text: &str) -> String {
+    match resolve(text) {
+        Ok(_) => panic!("accepted: {text}"),
+        Err(e) => {
+            assert_eq!(format!("{:?}", e.exit_code()), format!("{:?}", std::process::ExitCode::from(2)));
+            e.to_string()
+        }
+    }
+}
+
+#[test]
+fn a_resolved_config_is_complete_and_reads_back_the_same() {
+    let config = resolve(MINIMAL).unwrap();
+    let text = config.to_toml().unwrap();
+    for part in [
+        "modality = \"binary\"",
+        "[data]",
+        "[autoencoder]",
+        "[prior.sde]",
+        "[prior.network]",
+        "seed = 3",
+        "batch_size",
+        "[train.lsgm]",
+        "epochs = 2",
+        "[sample]",
+        "[evaluate]",
+    ] {
+        assert!(text.contains(part), "{part} is missing in\n{text}");
+    }
+    let again = resolve(&text).unwrap();
+    assert_eq!(again.to_toml().unwrap(), text);
+    assert!(again.differences(&config).unwrap().is_empty());
+}
+
+#[test]
+fn differences_are_told_by_key() {
+    let (a, b) = (resolve(MINIMAL).unwrap(), resolve(&MINIMAL.replace("steps = 5", "time_budget = '1m'")).unwrap());
+    let expected = ["train.vae.steps: 5 -> \"(not set)\"", "train.vae.time_budget: \"(not set)\" -> \"1m\""];
+    assert_eq!(a.differences(&b).unwrap(), expected);
+}
+
+#[test]
+fn every_default_can_be_set_from_the_command_line() {
+    let mut tree = Tree::parse(MINIMAL, Path::new(PATH)).unwrap();
+    for argument in [
+        "train.seed=9",
+        "prior.mixed=false",
+        "sample.tolerance=1e-3",
+        "autoencoder.latent_channels=2",
+        "train.vae.epochs=1",
+    ] {
+        tree.set_argument(argument).unwrap();
+    }
+    let config = Config::resolve(tree, &Registry::default()).unwrap();
+    assert_eq!((config.train.seed, config.prior.mixed, config.sample.tolerance), (9, false, 1e-3));
+    assert_eq!((config.train.vae.steps, config.train.vae.epochs), (None, Some(1.0)));
+    assert!(config.to_toml().unwrap().contains("latent_channels = 2"));
+}
+
+#[test]
+fn unknown_keys_are_refused_everywhere() {
+    for (extra, place, key, nearest) in [
+        ("[trian]\n", 8, "trian", "train"),
+        ("[data]\nst = 1\n", 9, "data.st", "data.set"),
+        ("[autoencoder]\nlatent_chanels = 1\n", 9, "autoencoder.latent_chanels", "autoencoder.latent_channels"),
+        ("[prior]\nmixd = true\n", 9, "prior.mixd", "prior.mixed"),
+        ("[prior.sde]\nbeta_strat = 1\n", 9, "prior.sde.beta_strat", "prior.sde.beta_start"),
+        ("[sample]\ntol = 1\n", 9, "sample.tol", "sample.tolerance"),
+        ("[evaluate]\node_item = 1\n", 9, "evaluate.ode_item", "evaluate.ode_items"),
+        ("[train.vae.optimizer]\nbeta3 = 1\n", 9, "train.vae.optimizer.beta3", "train.vae.optimizer.beta"),
+        ("[vae]\n", 8, "vae", "train.vae"),
+    ] {
+        let message = refused(&format!("{MINIMAL}{extra}"));
+        assert!(message.starts_with(&format!("{PATH}:{place}: unknown key `{key}`")), "{message}");
+        assert!(message.contains(&format!("the nearest known key is `{nearest}")), "{message}");
+    }
+}
+
+#[test]
+fn values_out_of_range_are_told_with_their_place() {
+    let message = refused(&MINIMAL.replace("seed = 3", "batch_size = 0"));
+    assert!(message.starts_with("configs/x.toml:3: config key `train.batch_size`: "), "{message}");
+    let message = refused(&MINIMAL.replace("steps = 5", "time_budget = 'soon'"));
+    assert!(message.starts_with("configs/x.toml:5: config key `train.vae.time_budget`: "), "{message}");
+    let message = refused(&MINIMAL.replace("steps = 5", ""));
+    assert!(message.starts_with("configs/x.toml:4: config key `train.vae`: give exactly one of"), "{message}");
+}
+
+#[test]
+fn the_modality_is_asked_for_and_checked() {
+    let message = refused("[train]\nseed = 1\n");
+    assert_eq!(message, "configs/x.toml: `modality` must be given");
+    let message = refused("modality = 'binar'\n");
+    assert_eq!(message, "configs/x.toml:1: `modality` is \"binar\"; did you mean \"binary\"? Known are binary");
+    let message = refused("modality = 3\n");
+    assert!(message.starts_with("configs/x.toml:1: `modality` must be a string, found integer"), "{message}");
+}
+
+#[test]
+fn a_missing_file_and_broken_text_are_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("c.toml");
+    assert!(Tree::read(&path).unwrap_err().to_string().ends_with("c.toml: there is no such file"));
+    std::fs::write(&path, b"a = 1\nb = '\xff'\n").unwrap();
+    assert!(Tree::read(&path).unwrap_err().to_string().ends_with("c.toml:2: the file is not UTF-8 text"));
+    std::fs::write(&path, b"a = 1\na = 2\n").unwrap();
+    assert!(Tree::read(&path).unwrap_err().to_string().contains("c.toml:2: not valid TOML: "));
+}

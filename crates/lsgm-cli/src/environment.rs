@@ -1,0 +1,39 @@
+//! What must be settled before the first tensor operation.
+
+/// candle's own thread pool spins while it waits and so takes the cores away from rayon's, which our kernels use.
+const SPIN_LIMIT: &str = "CANDLE_BARRIER_POOL_SPIN_LIMIT";
+
+/// Both pools read their size here.
+const THREADS: &str = "RAYON_NUM_THREADS";
+
+/// Settle thread pools. Call this first: both pools read their settings once, at the first tensor operation.
+pub(crate) fn configure(threads: Option<usize>) {
+    if std::env::var_os(SPIN_LIMIT).is_none() {
+        set_variable(SPIN_LIMIT, "0");
+    }
+    if let Some(n) = threads {
+        set_variable(THREADS, &n.to_string());
+    }
+}
+
+#[allow(unsafe_code)]
+fn set_variable(name: &str, value: &str) {
+    if !is_only_thread() {
+        tracing::warn!("{name} is not set to {value}: other threads are running already");
+        return;
+    }
+    // SAFETY: no other thread exists that could read or write the environment meanwhile.
+    unsafe { std::env::set_var(name, value) }
+}
+
+/// Whether this process has a single thread.
+#[cfg(target_os = "linux")]
+fn is_only_thread() -> bool {
+    std::fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.count() == 1)
+}
+
+/// Elsewhere this cannot be asked; [`crate::main`] is documented to be the first call of a program.
+#[cfg(not(target_os = "linux"))]
+fn is_only_thread() -> bool {
+    true
+}

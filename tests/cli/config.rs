@@ -1,0 +1,98 @@
+//! Mistakes in configs and on the command line.
+
+use crate::support::{Bench, TINY};
+
+/// `name:line` of the first line of `text` with `part`.
+fn place(name: &str, text: &str, part: &str) -> String {
+    let line = text.lines().position(|line| line.contains(part)).unwrap();
+    format!("{name}:{}: ", line + 1)
+}
+
+#[test]
+fn unknown_keys_bring_the_nearest_known_one() {
+    let bench = Bench::new();
+    let text = TINY.replace("batch_size = 10", "bacth_size = 10");
+    bench.write("a.toml", &text);
+    bench.lsgm("train a.toml").fails(
+        2,
+        &[
+            &place("a.toml", &text, "bacth"),
+            "unknown key `train.bacth_size`",
+            "nearest known key is `train.batch_size`",
+        ],
+    );
+    let text = TINY.replace("[prior.network]\n", "[prior.network]\nchanels = 8\n");
+    bench.write("b.toml", &text);
+    bench.lsgm("train b.toml").fails(
+        2,
+        &[&place("b.toml", &text, "chanels"), "unknown key `prior.network.chanels`", "`prior.network.channels`"],
+    );
+    bench
+        .lsgm("train tiny.toml --set train.vae.stpes=3")
+        .fails(2, &["--set train.vae.stpes=3: unknown key `train.vae.stpes`", "`train.vae.steps`"]);
+    assert!(!bench.path("runs").exists(), "nothing is written for a config that is wrong");
+}
+
+#[test]
+fn wrong_types_and_values_bring_place_and_expectation() {
+    let bench = Bench::new();
+    let text = TINY.replace("batch_size = 10", "batch_size = \"many\"");
+    bench.write("a.toml", &text);
+    bench.lsgm("train a.toml").fails(
+        2,
+        &[&place("a.toml", &text, "many"), "`train.batch_size` must be a whole number", "found string \"many\""],
+    );
+    bench
+        .lsgm("train tiny.toml --set train.batch_size=0")
+        .fails(2, &["--set train.batch_size=0: ", "`train.batch_size`"]);
+    bench.lsgm("train tiny.toml --set autoencoder.channels=[0]").fails(2, &["--set ", "`autoencoder.channels`"]);
+    bench.lsgm("train tiny.toml --set prior.sde.kind=ddpm").fails(2, &["`prior.sde.kind` is \"ddpm\"", "vpsde"]);
+    bench.lsgm("train tiny.toml --set modality=audi").fails(2, &["`modality` is \"audi\"", "binary"]);
+    bench.lsgm("train tiny.toml --set prior.t_eps=2").fails(2, &["--set prior.t_eps=2: ", "`prior.t_eps`"]);
+    bench.lsgm("train tiny.toml --set train").fails(2, &["--set train: write it as key=value"]);
+}
+
+#[test]
+fn configs_that_cannot_be_read_are_told() {
+    let bench = Bench::new();
+    bench.lsgm("train none.toml").fails(2, &["none.toml: there is no such file"]);
+    bench.lsgm("train .").fails(2, &["is a folder", "--resume"]);
+    bench.write("broken.toml", "modality = \"binary\"\n[train\n");
+    bench.lsgm("train broken.toml").fails(2, &["broken.toml:2: not valid TOML"]);
+    bench.write("bytes.toml", [b'a', b'=', 0xff]);
+    bench.lsgm("train bytes.toml").fails(2, &["bytes.toml:1: the file is not UTF-8 text"]);
+}
+
+#[test]
+fn the_command_line_is_checked() {
+    let bench = Bench::new();
+    for (line, part) in [
+        ("trian tiny.toml", "'train'"),
+        ("train", "<CONFIG>"),
+        ("train tiny.toml --time-budget soon", "is not a duration"),
+        ("train tiny.toml --stage three", "vae"),
+        ("train tiny.toml --threads 0", "--threads"),
+        ("sample run --count 0 --out a.png", "--count"),
+        ("sample run --count 4 --out a.png --solver rk54", "rk45"),
+        ("evaluate run --split dev", "val"),
+        ("completions csh", "bash"),
+    ] {
+        let finished = bench.lsgm(line);
+        assert_eq!(finished.code, Some(2), "{line}: {}", finished.stderr);
+        assert!(finished.stderr.contains(part) && !finished.stderr.contains("panicked"), "{line}: {}", finished.stderr);
+    }
+}
+
+#[test]
+fn help_and_completions_are_results() {
+    let bench = Bench::new();
+    assert!(bench.lsgm("--help").succeeds().stdout.contains("lsgm"));
+    for line in
+        ["train -h", "sample -h", "reconstruct -h", "interpolate -h", "evaluate -h", "data -h", "completions -h"]
+    {
+        assert!(bench.lsgm(line).succeeds().stdout.contains("Usage: lsgm"), "{line}");
+    }
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(bench.lsgm(&format!("completions {shell}")).succeeds().stdout.contains("reconstruct"));
+    }
+}

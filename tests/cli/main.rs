@@ -1,0 +1,10 @@
+//! The binary from the outside: what it writes, and what it says when its input is wrong.
+//!
+//! All in one test binary, because linking one takes longer than running these tests.
+
+mod config;
+mod data;
+mod files;
+mod pipeline;
+mod runs;
+mod support;

@@ -1,0 +1,128 @@
+//! Run directories: resume, kill, two processes, checkpoints that do not fit.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use crate::support::{Bench, Finished, wait_for};
+
+/// A training that takes long.
+fn start_long(bench: &Bench, more: &[&str]) -> Child {
+    let args = ["train", "tiny.toml", "--out", "run", "--set", "train.vae.steps=100000"];
+    bench.command(args.iter().chain(more)).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn step(run: &Path) -> u64 {
+    let Ok(text) = std::fs::read_to_string(run.join("state.json")) else { return 0 };
+    serde_json::from_str::<serde_json::Value>(&text).unwrap()["step"].as_u64().unwrap()
+}
+
+#[cfg(unix)]
+fn signal(child: &Child, name: &str) {
+    let status = Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status().unwrap();
+    assert!(status.success());
+}
+
+#[test]
+fn what_is_no_run_is_told() {
+    let bench = Bench::new();
+    std::fs::create_dir(bench.path("empty")).unwrap();
+    for line in ["sample RUN --count 4 --out a.png", "evaluate RUN", "train tiny.toml --resume --out RUN"] {
+        bench.lsgm(&line.replace("RUN", "nowhere")).fails(2, &["nowhere", "not a run directory"]);
+        bench.lsgm(&line.replace("RUN", "empty")).fails(2, &["empty", "not a run directory"]);
+    }
+}
+
+#[test]
+fn a_finished_run_is_neither_resumed_nor_overwritten() {
+    let bench = Bench::trained();
+    let before = std::fs::read(bench.path("run/model.safetensors")).unwrap();
+    bench.lsgm("train tiny.toml --out run --resume").fails(2, &["run", "finished"]);
+    bench.lsgm("train run --resume").fails(2, &["run", "finished"]);
+    bench.lsgm("train tiny.toml --out run").fails(2, &["run", "--resume"]);
+    assert_eq!(std::fs::read(bench.path("run/model.safetensors")).unwrap(), before);
+}
+
+#[test]
+fn another_architecture_is_told() {
+    let bench = Bench::trained();
+    bench.lsgm("train tiny.toml --out other --set autoencoder.latent_channels=4 --stage vae").succeeds();
+    let change = "train tiny.toml --out other --resume --set autoencoder.latent_channels=2";
+    bench.lsgm(change).fails(2, &["autoencoder.latent_channels", "architecture"]);
+    for name in ["model.safetensors", "ema.safetensors", "optimizer.safetensors", "state.json"] {
+        std::fs::copy(bench.path("run").join(name), bench.path("other").join(name)).unwrap();
+    }
+    for line in ["sample other --count 4 --out a.png", "evaluate other", "train tiny.toml --out other --resume"] {
+        bench.lsgm(line).fails(2, &["other", "another architecture", "shape"]);
+    }
+    assert!(!bench.path("a.png").exists());
+}
+
+#[test]
+fn damaged_checkpoints_are_told() {
+    let bench = Bench::trained();
+    let weights = bench.path("run/ema.safetensors");
+    let whole = std::fs::read(&weights).unwrap();
+    for damaged in [&whole[..whole.len() / 2], &[], b"not safetensors at all"] {
+        std::fs::write(&weights, damaged).unwrap();
+        bench.lsgm("sample run --count 4 --out a.png").fails(2, &["ema.safetensors", "corrupt"]);
+    }
+    std::fs::write(&weights, whole).unwrap();
+    std::fs::write(bench.path("run/state.json"), "{").unwrap();
+    bench.lsgm("sample run --count 4 --out a.png").fails(2, &["state.json", "corrupt"]);
+    assert!(!bench.path("a.png").exists());
+}
+
+#[test]
+#[cfg(unix)]
+fn one_process_trains_at_a_time_and_ctrl_c_saves() {
+    let bench = Bench::new();
+    let first = start_long(&bench, &["--set", "train.checkpoint_every=2"]);
+    wait_for("a checkpoint", || step(&bench.path("run")) > 0);
+    bench.lsgm("train tiny.toml --out run --resume").fails(2, &["run", "another process"]);
+    bench.lsgm("train tiny.toml --out run").fails(2, &["run", "another process"]);
+
+    signal(&first, "INT");
+    let first = Finished::new(first.wait_with_output().unwrap());
+    assert_eq!(first.code, Some(130), "{}", first.stderr);
+    let last = first.stderr.lines().last().unwrap();
+    assert!(last.contains("stopped and saved after") && last.contains("--resume"), "{last}");
+    assert!(last.contains(&format!("{} steps", step(&bench.path("run")))), "{last}");
+    bench.lsgm("sample run --count 4 --out a.png").succeeds();
+}
+
+#[test]
+#[cfg(unix)]
+fn a_killed_training_resumes_bit_exactly() {
+    let whole = Bench::trained();
+    let bench = Bench::new();
+    // Killed at several places, each time after at least one more checkpoint.
+    let mut child = bench.command("train tiny.toml --out run".split(' ')).stderr(Stdio::null()).spawn().unwrap();
+    for _ in 0..3 {
+        let begun = step(&bench.path("run"));
+        wait_for("progress", || step(&bench.path("run")) > begun || child.try_wait().unwrap().is_some());
+        signal(&child, "KILL");
+        child.wait().unwrap();
+        child = bench.command("train run --resume".split(' ')).stderr(Stdio::null()).spawn().unwrap();
+    }
+    child.wait().unwrap();
+    for name in ["model.safetensors", "ema.safetensors"] {
+        let (a, b) = (whole.path("run").join(name), bench.path("run").join(name));
+        assert!(std::fs::read(a).unwrap() == std::fs::read(b).unwrap(), "{name} differs");
+    }
+    assert!(step(&bench.path("run")) == 24);
+}
+
+#[test]
+fn stages_can_be_trained_apart() {
+    let bench = Bench::new();
+    bench.lsgm("train tiny.toml --out run --stage lsgm").fails(2, &["stage"]);
+    let bench = Bench::new();
+    bench.lsgm("train tiny.toml --out run --stage vae").succeeds();
+    assert_eq!(step(&bench.path("run")), 12);
+    bench.lsgm("train tiny.toml --out run --stage vae --resume").fails(2, &["stage 1", "done"]);
+    bench.lsgm("train tiny.toml --out run --stage lsgm --resume").succeeds();
+    assert_eq!(step(&bench.path("run")), 24);
+    let whole = Bench::trained();
+    let model = |bench: &Bench| std::fs::read(bench.path("run/model.safetensors")).unwrap();
+    assert!(model(&bench) == model(&whole), "trained apart or at once, the weights are the same");
+}
