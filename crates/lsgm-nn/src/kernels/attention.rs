@@ -111,6 +111,7 @@ fn head_backward<T: Float>(s: &Sizes, h: &Head<'_, T>, dq: &mut [T], dk: &mut [T
         gemm(rows, keys, d, Mat::rows(gy, d), Mat::rows(h.v, d).t(), &mut dp, keys, false);
         for (r, (dp, p)) in dp.chunks_exact_mut(keys).zip(p.chunks_exact(keys)).take(rows).enumerate() {
             let [dot] = sums([&y[r * d..(r + 1) * d], &gy[r * d..(r + 1) * d]], |[y, g]| [y * g]);
+            let dot = T::of(dot);
             dp.iter_mut().zip(p).for_each(|(dp, p)| *dp = *p * (*dp - dot) * scale);
         }
         gemm(rows, d, keys, Mat::rows(&dp, keys), Mat::rows(h.k, d), &mut dq[at], d, false);

@@ -283,7 +283,7 @@ pub(crate) fn channel_sums<T: Float>(y: &[T], channels: usize, p: usize) -> Vec<
         .map(|ys| {
             let mut part = vec![0.0; channels];
             for (i, plane) in ys.chunks_exact(p).enumerate() {
-                part[i % channels] += super::pointwise::total(plane).to_f64();
+                part[i % channels] += super::pointwise::total(plane);
             }
             part
         })

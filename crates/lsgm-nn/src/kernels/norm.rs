@@ -22,15 +22,15 @@ pub(crate) struct Gradients<T> {
 fn moments_body<I: Isa, T: Float>(x: &[T]) -> (f64, f64) {
     let n = x.len() as f64;
     let [sum] = sums([x], |[v]| [v]);
-    let mean = T::of(sum.to_f64() / n);
+    let mean = T::of(sum / n);
     let [squares] = sums([x], |[v]| [(v - mean) * (v - mean)]);
-    (mean.to_f64(), squares.to_f64())
+    (mean.to_f64(), squares)
 }
 
 #[inline(always)]
 fn square_mean_body<I: Isa, T: Float>(x: &[T]) -> f64 {
     let [s] = sums([x], |[v]| [v * v]);
-    s.to_f64() / x.len() as f64
+    s / x.len() as f64
 }
 
 #[inline(always)]
@@ -59,7 +59,7 @@ fn affine_gradient_body<I: Isa, T: Float>(
     (mean, rstd): (T, T),
     activation: Activation,
     d: &mut [T],
-) -> (T, T) {
+) -> (f64, f64) {
     match activation {
         Activation::Identity => d.copy_from_slice(gy),
         Activation::Silu => {
@@ -108,12 +108,12 @@ fn row_gradient_body<I: Isa, T: Float>(
     dgamma: &mut [T],
     dbeta: &mut [T],
 ) {
-    let n = T::of(x.len() as f64);
+    let n = x.len() as f64;
     let [sum, product] = sums([x, gy, gamma], |[x, gy, gamma]| {
         let g = gy * gamma;
         [g, g * ((x - mean) * rstd)]
     });
-    let (sum, product) = (if centered { sum / n } else { T::ZERO }, product / n);
+    let (sum, product) = (T::of(if centered { sum / n } else { 0.0 }), T::of(product / n));
     for ((dx, x), (gy, gamma)) in dx.iter_mut().zip(x).zip(gy.iter().zip(gamma)) {
         let normal = (*x - mean) * rstd;
         *dx = rstd * (*gy * *gamma - sum - normal * product);
@@ -125,13 +125,13 @@ fn row_gradient_body<I: Isa, T: Float>(
 }
 
 dispatch! {
-    /// Mean and sum of squared deviations of a short slice.
+    /// Mean and sum of squared deviations of a slice.
     fn moments<T>(x: &[T]) -> (f64, f64) = moments_body;
     fn square_mean<T>(x: &[T]) -> f64 = square_mean_body;
     fn affine<T>(x: &[T], scale: T, shift: T, activation: Activation, y: &mut [T]) = affine_body;
     fn affine_gradient<T>(
         x: &[T], gy: &[T], affine: (T, T), moments: (T, T), activation: Activation, d: &mut [T]
-    ) -> (T, T) = affine_gradient_body;
+    ) -> (f64, f64) = affine_gradient_body;
     fn combine<T>(x: &[T], a: T, b: T, c: T, d: &mut [T]) = combine_body;
     fn row<T>(x: &[T], moments: (T, T), gamma: &[T], beta: Option<&[T]>, y: &mut [T]) = row_body;
     fn row_gradient<T>(
@@ -238,19 +238,18 @@ fn group_backward_images<T: Float>(
     for (i, saved) in saved.iter().enumerate() {
         let first = i % s.groups * s.per_group();
         let (mean, rstd) = narrow::<T>(*saved);
-        let (mut sum, mut product) = (T::ZERO, T::ZERO);
+        let (mut sum, mut product) = (0.0, 0.0);
         for c in first..first + s.per_group() {
             let at = i * size + (c - first) * p..i * size + (c - first + 1) * p;
             let (x, gy, d) = (&x[at.clone()], &gy[at.clone()], &mut dx[at]);
             let folded = fold(*saved, gamma[c], beta[c]);
             let (b, g) = affine_gradient(x, gy, folded, (mean, rstd), s.activation, d);
-            dbeta[c] += b;
-            dgamma[c] += g;
-            sum += b * gamma[c];
-            product += g * gamma[c];
+            dbeta[c] += T::of(b);
+            dgamma[c] += T::of(g);
+            sum += b * gamma[c].to_f64();
+            product += g * gamma[c].to_f64();
         }
-        let n = T::of(size as f64);
-        let (sum, product) = (sum / n, product / n);
+        let (sum, product) = (T::of(sum / size as f64), T::of(product / size as f64));
         for c in first..first + s.per_group() {
             let at = i * size + (c - first) * p..i * size + (c - first + 1) * p;
             let slope = T::ZERO - rstd * rstd * product;
@@ -380,7 +379,7 @@ pub(crate) fn channel_backward<T: Float>(
     let mut dx = uninit(x.len());
     let task = planes_per_task(positions);
     // The gradient of the affine map's output, and each plane's two sums.
-    let sums: Vec<(T, T)> = dx
+    let sums: Vec<(f64, f64)> = dx
         .par_chunks_mut(task * positions)
         .zip(x.par_chunks(task * positions))
         .zip(gy.par_chunks(task * positions))
@@ -395,8 +394,8 @@ pub(crate) fn channel_backward<T: Float>(
         .collect();
     let (mut dgamma, mut dbeta) = (vec![0.0; channels], vec![0.0; channels]);
     for (i, (b, g)) in sums.iter().enumerate() {
-        dbeta[i % channels] += b.to_f64();
-        dgamma[i % channels] += g.to_f64();
+        dbeta[i % channels] += b;
+        dgamma[i % channels] += g;
     }
     dx.par_chunks_mut(task * positions).zip(x.par_chunks(task * positions)).enumerate().for_each(|(t, (d, x))| {
         for (i, (d, x)) in d.chunks_exact_mut(positions).zip(x.chunks_exact(positions)).enumerate() {

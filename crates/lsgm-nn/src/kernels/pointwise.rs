@@ -101,25 +101,25 @@ fn gradient_body<I: Isa, T: Float>(function: Function, x: &[T], gy: &[T], dx: &m
 }
 
 #[inline(always)]
-fn total_body<I: Isa, T: Float>(x: &[T]) -> T {
+fn total_body<I: Isa, T: Float>(x: &[T]) -> f64 {
     let [s] = sums([x], |[v]| [v]);
     s
 }
 
 #[inline(always)]
-fn dot_body<I: Isa, T: Float>(x: &[T], y: &[T]) -> T {
+fn dot_body<I: Isa, T: Float>(x: &[T], y: &[T]) -> f64 {
     let [s] = sums([x, y], |[x, y]| [x * y]);
     s
 }
 
 #[inline(always)]
-fn square_sum_body<I: Isa, T: Float>(x: &[T]) -> T {
+fn square_sum_body<I: Isa, T: Float>(x: &[T]) -> f64 {
     let [s] = sums([x], |[v]| [v * v]);
     s
 }
 
 #[inline(always)]
-fn bernoulli_body<I: Isa, T: Float>(logits: &[T], x: &[T]) -> T {
+fn bernoulli_body<I: Isa, T: Float>(logits: &[T], x: &[T]) -> f64 {
     let [s] = sums([logits, x], |[l, x]| [x * l - softplus::<I, T>(l)]);
     s
 }
@@ -134,14 +134,14 @@ fn bernoulli_logits_body<I: Isa, T: Float>(logits: &[T], x: &[T], g: T, d: &mut 
 dispatch! {
     fn value_block<T>(function: Function, x: &[T], y: &mut [T]) = value_body;
     fn gradient_block<T>(function: Function, x: &[T], gy: &[T], dx: &mut [T]) = gradient_body;
-    /// The sum of a short slice.
-    fn total<T>(x: &[T]) -> T = total_body;
-    /// The scalar product of two short slices.
-    fn dot<T>(x: &[T], y: &[T]) -> T = dot_body;
-    /// The sum of squares of a short slice.
-    fn square_sum<T>(x: &[T]) -> T = square_sum_body;
-    /// `Σ x·l − softplus(l)` of a short slice.
-    fn bernoulli_block<T>(logits: &[T], x: &[T]) -> T = bernoulli_body;
+    /// The sum of a slice.
+    fn total<T>(x: &[T]) -> f64 = total_body;
+    /// The scalar product of two slices.
+    fn dot<T>(x: &[T], y: &[T]) -> f64 = dot_body;
+    /// The sum of squares of a slice.
+    fn square_sum<T>(x: &[T]) -> f64 = square_sum_body;
+    /// `Σ x·l − softplus(l)` of a slice.
+    fn bernoulli_block<T>(logits: &[T], x: &[T]) -> f64 = bernoulli_body;
     /// `g · (x − sigmoid(l))`.
     fn bernoulli_logits_block<T>(logits: &[T], x: &[T], g: T, d: &mut [T]) = bernoulli_logits_body;
 }
@@ -165,7 +165,6 @@ pub(crate) fn gradient<T: Float>(function: Function, x: &[T], gy: &[T]) -> Vec<T
 
 /// The sum of squares in `f64`, the same for any number of threads.
 pub(crate) fn square_norm<T: Float>(x: &[T]) -> f64 {
-    let blocks: Vec<f64> =
-        x.par_chunks(BLOCK).map(|block| block.chunks(1024).map(|c| square_sum(c).to_f64()).sum::<f64>()).collect();
+    let blocks: Vec<f64> = x.par_chunks(BLOCK).map(square_sum).collect();
     blocks.iter().sum()
 }

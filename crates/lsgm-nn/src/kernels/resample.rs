@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::pointwise::{dot, sigmoid};
+use super::pointwise::{dot, sigmoid, total};
 use super::{BLOCK, Float, Plain, uninit};
 
 /// Every element of the `rows × width` planes repeated `factor.0` times down and `factor.1` times across, times
@@ -35,7 +35,11 @@ pub(crate) fn pool<T: Float>(x: &[T], (rows, width): (usize, usize), factor: (us
             to.fill(T::ZERO);
             for row in block.chunks_exact(width) {
                 for (to, window) in to.iter_mut().zip(row.chunks_exact(factor.1)) {
-                    window.iter().for_each(|v| *to += *v);
+                    if factor.1 < 16 {
+                        window.iter().for_each(|v| *to += *v);
+                    } else {
+                        *to += T::of(total(window));
+                    }
                 }
             }
             to.iter_mut().for_each(|v| *v *= weight);
@@ -71,7 +75,7 @@ pub(crate) fn gate_gradient<T: Float>(x: &[T], logits: &[T], gy: &[T]) -> Vec<T>
         .for_each(|((d, logits), (x, gy))| {
             for (((d, l), x), gy) in d.iter_mut().zip(logits).zip(x.chunks_exact(p)).zip(gy.chunks_exact(p)) {
                 let s = sigmoid::<Plain, T>(*l);
-                *d = dot(x, gy) * s * (T::ONE - s);
+                *d = T::of(dot(x, gy)) * s * (T::ONE - s);
             }
         });
     d

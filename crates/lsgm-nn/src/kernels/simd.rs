@@ -102,6 +102,9 @@ pub(crate) use dispatch;
 /// Width of the accumulators of a reduction: the compiler maps them to vector registers.
 const LANES: usize = 16;
 
+/// Elements after which a reduction passes its accumulators on in `f64`: a long sum in `f32` loses its digits.
+const SUM_BLOCK: usize = 64 * LANES;
+
 /// `M` sums over the elements of `N` slices of the same length, in a fixed order that vectorises.
 ///
 /// `f` maps the `N` elements at one place to the `M` terms.
@@ -109,8 +112,22 @@ const LANES: usize = 16;
 pub(crate) fn sums<T: Float, const N: usize, const M: usize>(
     slices: [&[T]; N],
     f: impl Fn([T; N]) -> [T; M],
-) -> [T; M] {
+) -> [f64; M] {
     let n = slices.iter().map(|s| s.len()).min().unwrap_or(0);
+    let mut totals = [0.0; M];
+    let mut start = 0;
+    while start < n {
+        let end = n.min(start + SUM_BLOCK);
+        let block = block_sums(slices.map(|s| &s[start..end]), &f);
+        totals.iter_mut().zip(block).for_each(|(total, sum)| *total += sum.to_f64());
+        start = end;
+    }
+    totals
+}
+
+#[inline(always)]
+fn block_sums<T: Float, const N: usize, const M: usize>(slices: [&[T]; N], f: impl Fn([T; N]) -> [T; M]) -> [T; M] {
+    let n = slices[0].len();
     let whole = n / LANES * LANES;
     let mut lanes = [[T::ZERO; LANES]; M];
     let mut i = 0;
@@ -128,17 +145,17 @@ pub(crate) fn sums<T: Float, const N: usize, const M: usize>(
         let mut width = LANES / 2;
         while width > 0 {
             for j in 0..width {
-                lane[j] = lane[j] + lane[j + width];
+                let other = lane[j + width];
+                lane[j] += other;
             }
             width /= 2;
         }
         lane[0]
     });
-    for i in whole..n {
-        let terms = f(std::array::from_fn(|k| slices[k][i]));
-        for (total, term) in totals.iter_mut().zip(terms) {
-            *total += term;
-        }
+    let tails: [&[T]; N] = slices.map(|s| &s[whole..]);
+    for j in 0..n - whole {
+        let terms = f(std::array::from_fn(|k| tails[k][j]));
+        totals.iter_mut().zip(terms).for_each(|(total, term)| *total += term);
     }
     totals
 }

@@ -4,21 +4,13 @@ use rayon::prelude::*;
 
 use super::{Float, Isa, dispatch, max, sums, uninit};
 
-/// `x ← exp(x − shift)`, and the sum.
-#[inline(always)]
-fn exp_body<I: Isa, T: Float>(x: &mut [T], shift: T) -> T {
-    for v in x.iter_mut() {
-        *v = (*v - shift).exp::<I>();
-    }
-    let [s] = sums([&*x], |[v]| [v]);
-    s
-}
-
-/// The logarithm of the sum of exponentials; `buffer` is overwritten with the softmax.
+/// Softmax in place; returns the logarithm of the sum of exponentials.
 #[inline(always)]
 fn softmax_body<I: Isa, T: Float>(x: &mut [T]) -> T {
     let shift = max(x);
-    let total = exp_body::<I, T>(x, shift);
+    exp_shifted_body::<I, T>(x, shift);
+    let [total] = sums([&*x], |[v]| [v]);
+    let total = T::of(total);
     let scale = T::ONE / total;
     for v in x.iter_mut() {
         *v *= scale;
@@ -31,12 +23,13 @@ fn softmax_body<I: Isa, T: Float>(x: &mut [T]) -> T {
 fn log_sum_exp_body<I: Isa, T: Float>(x: &[T]) -> T {
     let shift = max(x);
     let [total] = sums([x], |[v]| [(v - shift).exp::<I>()]);
-    shift + total.ln()
+    shift + T::of(total).ln()
 }
 
 #[inline(always)]
 fn softmax_gradient_body<I: Isa, T: Float>(y: &[T], gy: &[T], dx: &mut [T]) {
     let [dot] = sums([y, gy], |[y, g]| [y * g]);
+    let dot = T::of(dot);
     for ((d, y), g) in dx.iter_mut().zip(y).zip(gy) {
         *d = *y * (*g - dot);
     }
@@ -45,6 +38,7 @@ fn softmax_gradient_body<I: Isa, T: Float>(y: &[T], gy: &[T], dx: &mut [T]) {
 #[inline(always)]
 fn log_softmax_gradient_body<I: Isa, T: Float>(y: &[T], gy: &[T], dx: &mut [T]) {
     let [total] = sums([gy], |[g]| [g]);
+    let total = T::of(total);
     for ((d, y), g) in dx.iter_mut().zip(y).zip(gy) {
         *d = *g - y.exp::<I>() * total;
     }

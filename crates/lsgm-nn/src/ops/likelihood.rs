@@ -53,10 +53,7 @@ impl Op<2> for Bernoulli {
             .data
             .par_chunks(item)
             .zip(x.data.par_chunks(item))
-            .map(|(l, x)| {
-                let blocks = l.chunks(1024).zip(x.chunks(1024));
-                T::of(blocks.map(|(l, x)| bernoulli_block(l, x).to_f64()).sum())
-            })
+            .map(|(l, x)| T::of(bernoulli_block(l, x)))
             .collect();
         (y, batch.into())
     }

@@ -51,7 +51,7 @@ impl Op<2> for WeightNorm {
             .zip(g.data)
             .for_each(|(((dv, dg), (v, gw)), g)| {
                 let norm = square_norm(v).sqrt();
-                let inner = dot(v, gw).to_f64();
+                let inner = dot(v, gw);
                 *dg = T::of(inner / (norm + self.eps));
                 let scale = g.to_f64() / (norm + self.eps);
                 // The derivative of |v| is v/|v|; at v = 0 the row's norm has none, and we take 0.

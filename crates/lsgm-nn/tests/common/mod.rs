@@ -1,64 +1,87 @@
-//! Gradient checks by central differences, and comparison of tensors.
+//! Comparison of tensors, gradient checks, and the list of all ops that the tests run through.
 #![allow(dead_code)]
+
+pub(crate) mod cases;
+pub(crate) mod plain;
 
 use candle_core::{DType, Device, Shape, Tensor, Var};
 use lsgm_core::{Result, Rng};
 
-/// A tensor of standard Normal numbers.
-pub(crate) fn normal(seed: u64, shape: impl Into<Shape>, dtype: DType) -> Tensor {
-    Rng::new(seed).normal_tensor(shape, dtype, &Device::Cpu).unwrap()
+/// A function of several tensors.
+pub(crate) type Function = Box<dyn Fn(&[Tensor]) -> Result<Tensor> + Send + Sync>;
+
+/// An op with inputs (`f64`) to try it on.
+pub(crate) struct Case {
+    pub(crate) name: String,
+    pub(crate) inputs: Vec<Tensor>,
+    pub(crate) f: Function,
 }
 
-/// A `f64` tensor of standard Normal numbers.
-pub(crate) fn normal64(seed: u64, shape: impl Into<Shape>) -> Tensor {
-    normal(seed, shape, DType::F64)
+/// `f64` standard Normal numbers.
+pub(crate) fn normal(seed: u64, shape: impl Into<Shape>) -> Tensor {
+    Rng::new(seed).normal_tensor(shape, DType::F64, &Device::Cpu).unwrap()
 }
 
 pub(crate) fn values(t: &Tensor) -> Vec<f64> {
     t.flatten_all().unwrap().to_dtype(DType::F64).unwrap().to_vec1().unwrap()
 }
 
+/// A tensor of `f64` numbers.
+pub(crate) fn tensor(values: Vec<f64>, shape: impl Into<Shape>) -> Tensor {
+    Tensor::from_vec(values, shape.into(), &Device::Cpu).unwrap()
+}
+
 /// Assert that two tensors have one shape and differ by at most `tolerance`, relative to the largest element.
 #[track_caller]
-pub(crate) fn assert_close(a: &Tensor, b: &Tensor, tolerance: f64) {
-    assert_eq!(a.dims(), b.dims());
+pub(crate) fn assert_close(what: &str, a: &Tensor, b: &Tensor, tolerance: f64) {
+    assert_eq!(a.dims(), b.dims(), "{what}");
     let (a, b) = (values(a), values(b));
     let size = b.iter().fold(1e-30_f64, |m, v| m.max(v.abs()));
     for (i, (a, b)) in a.iter().zip(&b).enumerate() {
-        assert!((a - b).abs() <= tolerance * size, "element {i}: {a} against {b} (largest {size})");
+        assert!((a - b).abs() <= tolerance * size, "{what}, element {i}: {a} against {b} (largest {size})");
     }
 }
 
 /// `Σ y · weights` for fixed weights, so that every output counts differently.
-fn loss(y: &Tensor) -> Tensor {
-    let weights = normal(99, y.shape().clone(), y.dtype());
+pub(crate) fn loss(y: &Tensor) -> Tensor {
+    let weights = normal(99, y.shape().clone()).to_dtype(y.dtype()).unwrap();
     (y * weights).unwrap().sum_all().unwrap()
 }
 
-/// Compare the gradients of `f` with respect to each of `inputs` with central differences in `f64`.
-#[track_caller]
-pub(crate) fn check_gradients(inputs: &[Tensor], f: impl Fn(&[Tensor]) -> Result<Tensor>) {
-    let vars: Vec<Var> = inputs.iter().map(|t| Var::from_tensor(&t.contiguous().unwrap()).unwrap()).collect();
+/// The output and the gradient of [`loss`] with respect to every input.
+pub(crate) fn run(case: &Case, dtype: DType) -> (Tensor, Vec<Tensor>) {
+    let vars: Vec<Var> = case
+        .inputs
+        .iter()
+        .map(|t| Var::from_tensor(&t.to_dtype(dtype).unwrap().contiguous().unwrap()).unwrap())
+        .collect();
     let tensors: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
-    let gradients = loss(&f(&tensors).unwrap()).backward().unwrap();
+    let y = (case.f)(&tensors).unwrap();
+    let store = loss(&y).backward().unwrap();
+    let gradients = vars.iter().map(|v| store.get(v).expect("no gradient").clone()).collect();
+    (y.detach(), gradients)
+}
+
+/// Compare the gradients with respect to each input with central differences in `f64`.
+pub(crate) fn check_gradients(case: &Case) {
+    let (_, gradients) = run(case, DType::F64);
     let step = 1e-5;
-    for (k, input) in inputs.iter().enumerate() {
-        let gradient = values(gradients.get(&vars[k]).expect("no gradient"));
-        let at = values(input);
+    for (k, (input, gradient)) in case.inputs.iter().zip(&gradients).enumerate() {
+        let (gradient, at) = (values(gradient), values(input));
         let size = gradient.iter().fold(1.0_f64, |m, g| m.max(g.abs()));
-        // Large inputs are sampled: every element of a small one, about 40 of a large one.
+        // Every element of a small input, about 40 of a large one.
         for i in (0..at.len()).step_by(at.len().div_ceil(40)) {
             let value = |x: f64| {
-                let mut moved = at.clone();
+                let (mut moved, mut all) = (at.clone(), case.inputs.clone());
                 moved[i] = x;
-                let mut all: Vec<Tensor> = tensors.iter().map(Tensor::detach).collect();
-                all[k] = Tensor::from_vec(moved, input.shape(), &Device::Cpu).unwrap();
-                loss(&f(&all).unwrap()).to_scalar::<f64>().unwrap()
+                all[k] = tensor(moved, input.shape());
+                loss(&(case.f)(&all).unwrap()).to_scalar::<f64>().unwrap()
             };
             let difference = (value(at[i] + step) - value(at[i] - step)) / (2.0 * step);
             assert!(
                 (difference - gradient[i]).abs() <= 2e-7 * size + 1e-9 * value(at[i]).abs().max(1.0),
-                "input {k}, element {i}: gradient {} against {difference}",
+                "{}: input {k}, element {i}: gradient {} against {difference}",
+                case.name,
                 gradient[i]
             );
         }

@@ -1,0 +1,263 @@
+//! Every op's values against references written as plain loops, over random shapes.
+
+mod common;
+
+use candle_core::{DType, Tensor};
+use common::{assert_close, normal, plain, tensor, values};
+use lsgm_nn::ops::{self, Activation, Conv1dConfig, Conv2dConfig, ConvTranspose1dConfig, ConvTranspose2dConfig};
+use proptest::prelude::*;
+
+/// The same numbers in another layout: the last two dimensions lie transposed in memory.
+fn scattered(x: &Tensor) -> Tensor {
+    let n = x.rank();
+    x.transpose(n - 2, n - 1).unwrap().contiguous().unwrap().transpose(n - 2, n - 1).unwrap()
+}
+
+fn single(x: &Tensor) -> Tensor {
+    x.to_dtype(DType::F32).unwrap()
+}
+
+/// `f` in both precisions, contiguous and not, against `expected`.
+fn check(expected: &Tensor, inputs: &[&Tensor], f: impl Fn(&[Tensor]) -> Tensor) {
+    let owned: Vec<Tensor> = inputs.iter().map(|t| (*t).clone()).collect();
+    assert_close("f64", &f(&owned), expected, 1e-12);
+    let floats: Vec<Tensor> = owned.iter().map(single).collect();
+    assert_close("f32", &f(&floats), expected, 2e-6 * 16.0);
+    let odd: Vec<Tensor> = owned.iter().map(|t| if t.rank() > 1 { scattered(t) } else { t.clone() }).collect();
+    assert_close("not contiguous", &f(&odd), expected, 1e-12);
+}
+
+/// Kernel size, stride, padding, dilation along one axis, with an input length that they fit.
+fn axis() -> impl Strategy<Value = [usize; 5]> {
+    (1..6usize, 1..4usize, 0..3usize, 1..3usize).prop_flat_map(|(kernel, stride, padding, dilation)| {
+        let least = (dilation * (kernel - 1) + 1).saturating_sub(2 * padding).max(1);
+        (least..least + 9).prop_map(move |length| [length, kernel, stride, padding, dilation])
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(150))]
+
+    #[test]
+    fn convolution(
+        (batch, groups, cin, cout) in (1..5usize, 1..4usize, 1..6usize, 1..6usize), rows in axis(), columns in axis(),
+    ) {
+        let [h, kh, sh, ph, dh] = rows;
+        let [w, kw, sw, pw, dw] = columns;
+        let config = Conv2dConfig { stride: (sh, sw), padding: (ph, pw), dilation: (dh, dw), groups };
+        let x = normal(1, (batch, groups * cin, h, w));
+        let weight = normal(2, (groups * cout, cin, kh, kw));
+        let bias = normal(3, groups * cout);
+        let expected = plain::conv2d(&x, &weight, Some(&bias), &config);
+        check(&expected, &[&x, &weight, &bias], |t| ops::conv2d(&t[0], &t[1], Some(&t[2]), &config).unwrap());
+        let expected = plain::conv2d(&x, &weight, None, &config);
+        check(&expected, &[&x, &weight], |t| ops::conv2d(&t[0], &t[1], None, &config).unwrap());
+    }
+
+    #[test]
+    fn convolution_3x3(
+        (batch, cin, cout) in (1..6usize, 1..20usize, 1..20usize), h in 1..18usize, w in 1..18usize,
+    ) {
+        let config = Conv2dConfig::same((3, 3));
+        let (x, weight) = (normal(1, (batch, cin, h, w)), normal(2, (cout, cin, 3, 3)));
+        let expected = plain::conv2d(&x, &weight, None, &config);
+        check(&expected, &[&x, &weight], |t| ops::conv2d(&t[0], &t[1], None, &config).unwrap());
+    }
+
+    #[test]
+    fn transposed_convolution(
+        (batch, groups, cin, cout) in (1..4usize, 1..3usize, 1..4usize, 1..4usize),
+        (h, w) in (1..6usize, 1..6usize), (kh, kw) in (1..5usize, 1..5usize), stride in (1..4usize, 1..4usize),
+        dilation in (1..3usize, 1..3usize), padding in (0..2usize, 0..2usize), extra in (0..3usize, 0..3usize),
+    ) {
+        let output_padding = (extra.0 % stride.0.max(dilation.0), extra.1 % stride.1.max(dilation.1));
+        let config = ConvTranspose2dConfig { stride, padding, output_padding, dilation, groups };
+        let size = |n: usize, k: usize, s: usize, d: usize, e: usize| (n - 1) * s + d * (k - 1) + e + 1;
+        prop_assume!(size(h, kh, stride.0, dilation.0, output_padding.0) > 2 * padding.0);
+        prop_assume!(size(w, kw, stride.1, dilation.1, output_padding.1) > 2 * padding.1);
+        let x = normal(1, (batch, groups * cin, h, w));
+        let weight = normal(2, (groups * cin, cout, kh, kw));
+        let bias = normal(3, groups * cout);
+        let expected = plain::conv_transpose2d(&x, &weight, Some(&bias), &config);
+        check(&expected, &[&x, &weight, &bias], |t| {
+            ops::conv_transpose2d(&t[0], &t[1], Some(&t[2]), &config).unwrap()
+        });
+    }
+
+    #[test]
+    fn one_dimension_is_a_plane_of_height_one(
+        (batch, groups, cin, cout) in (1..4usize, 1..3usize, 1..5usize, 1..5usize), axis in axis(),
+    ) {
+        let [length, kernel, stride, padding, dilation] = axis;
+        let x = normal(1, (batch, groups * cin, length));
+        let weight = normal(2, (groups * cout, cin, kernel));
+        let flat = |t: &Tensor| t.unsqueeze(2).unwrap();
+        let plane = Conv2dConfig { stride: (1, stride), padding: (0, padding), dilation: (1, dilation), groups };
+        let expected = plain::conv2d(&flat(&x), &flat(&weight), None, &plane).squeeze(2).unwrap();
+        let line = Conv1dConfig { stride, padding, dilation, groups };
+        check(&expected, &[&x, &weight], |t| ops::conv1d(&t[0], &t[1], None, &line).unwrap());
+
+        let x = normal(1, (batch, groups * cout, length));
+        let plane = ConvTranspose2dConfig { stride: (1, stride), dilation: (1, dilation), groups, ..Default::default() };
+        let expected = plain::conv_transpose2d(&flat(&x), &flat(&weight), None, &plane).squeeze(2).unwrap();
+        let line = ConvTranspose1dConfig { stride, dilation, groups, ..Default::default() };
+        check(&expected, &[&x, &weight], |t| ops::conv_transpose1d(&t[0], &t[1], None, &line).unwrap());
+    }
+
+    #[test]
+    fn linear((rows, inputs, outputs) in (1..40usize, 1..70usize, 1..40usize)) {
+        let (x, w, b) = (normal(1, (rows, inputs)), normal(2, (outputs, inputs)), normal(3, outputs));
+        let expected = x.matmul(&w.t().unwrap()).unwrap().broadcast_add(&b).unwrap();
+        check(&expected, &[&x, &w, &b], |t| ops::linear(&t[0], &t[1], Some(&t[2])).unwrap());
+        let deep = x.reshape((1, rows, 1, inputs)).unwrap();
+        let expected = expected.reshape((1, rows, 1, outputs)).unwrap();
+        check(&expected, &[&deep, &w, &b], |t| ops::linear(&t[0], &t[1], Some(&t[2])).unwrap());
+    }
+
+    #[test]
+    fn normalisation((batch, groups, per_group, p) in (1..4usize, 1..4usize, 1..5usize, 1..60usize)) {
+        let channels = groups * per_group;
+        let x = (normal(1, (batch, channels, p)) * 2.0).unwrap().affine(1.0, 0.7).unwrap();
+        let (gamma, beta) = (normal(2, channels), normal(3, channels));
+        let (eps, gammas, betas) = (1e-3, values(&gamma), values(&beta));
+        let normal_row = |row: &[f64]| {
+            let (mean, variance) = plain::mean_and_variance(row);
+            row.iter().map(|v| (v - mean) / (variance + eps).sqrt()).collect::<Vec<_>>()
+        };
+        let affine = |normalised: &Tensor| {
+            let z = values(normalised).into_iter().enumerate().map(|(i, v)| v * gammas[i / p % channels] + betas[i / p % channels]);
+            tensor(z.collect(), normalised.shape())
+        };
+        let silu = |z: &Tensor| plain::map(z, |z| z * plain::sigmoid(z));
+        let z = affine(&plain::rows(&x, per_group * p, normal_row));
+        let run = |a: Activation| move |t: &[Tensor]| ops::group_norm(&t[0], &t[1], &t[2], groups, eps, a).unwrap();
+        check(&z, &[&x, &gamma, &beta], run(Activation::Identity));
+        check(&silu(&z), &[&x, &gamma, &beta], run(Activation::Silu));
+
+        // Batch normalisation is the normalisation of each channel over the batch and the positions.
+        let by_channel = x.transpose(0, 1).unwrap().contiguous().unwrap();
+        let z = plain::rows(&by_channel, batch * p, normal_row).transpose(0, 1).unwrap().contiguous().unwrap();
+        let z = affine(&z);
+        let run = |a: Activation| move |t: &[Tensor]| ops::batch_norm_train(&t[0], &t[1], &t[2], eps, a).unwrap().0;
+        check(&z, &[&x, &gamma, &beta], run(Activation::Identity));
+        check(&silu(&z), &[&x, &gamma, &beta], run(Activation::Silu));
+        let (_, mean, variance) = ops::batch_norm_train(&x, &gamma, &beta, eps, Activation::Identity).unwrap();
+        let same = ops::batch_norm_eval(&x, &gamma, &beta, &mean, &variance, eps, Activation::Identity).unwrap();
+        assert_close("evaluation with the batch's moments", &same, &z, 1e-12);
+    }
+
+    #[test]
+    fn rows((rows, d) in (1..20usize, 1..100usize)) {
+        let (x, gamma, beta) = (normal(1, (rows, d)), normal(2, d), normal(3, d));
+        let (g, b) = (values(&gamma), values(&beta));
+        let layer = plain::rows(&x, d, |row| {
+            let (mean, variance) = plain::mean_and_variance(row);
+            row.iter().enumerate().map(|(i, v)| (v - mean) / (variance + 1e-3).sqrt() * g[i] + b[i]).collect()
+        });
+        check(&layer, &[&x, &gamma, &beta], |t| ops::layer_norm(&t[0], &t[1], &t[2], 1e-3).unwrap());
+        let rms = plain::rows(&x, d, |row| {
+            let mean_square = row.iter().map(|v| v * v).sum::<f64>() / d as f64;
+            row.iter().enumerate().map(|(i, v)| v / (mean_square + 1e-3).sqrt() * g[i]).collect()
+        });
+        check(&rms, &[&x, &gamma], |t| ops::rms_norm(&t[0], &t[1], 1e-3).unwrap());
+        check(&plain::rows(&x, d, plain::softmax), &[&x], |t| ops::softmax(&t[0]).unwrap());
+        let logs = plain::rows(&x, d, |row| plain::softmax(row).into_iter().map(f64::ln).collect());
+        check(&logs, &[&x], |t| ops::log_softmax(&t[0]).unwrap());
+    }
+
+    #[test]
+    fn attention((b, h, l, m, d) in (1..3usize, 1..4usize, 1..140usize, 1..80usize, 1..20usize)) {
+        let (q, k, v) = (normal(1, (b, h, l, d)), normal(2, (b, h, m, d)), normal(3, (b, h, m, d)));
+        let expected = plain::attention(&q, &k, &v, 0.3);
+        check(&expected, &[&q, &k, &v], |t| ops::attention(&t[0], &t[1], &t[2], 0.3).unwrap());
+    }
+
+    #[test]
+    fn resolution((b, c, h, w, f) in (1..3usize, 1..4usize, 1..6usize, 1..6usize, 1..4usize)) {
+        let small = normal(1, (b, c, h, w));
+        let repeated: Vec<f64> = (0..b * c * h * f * w * f)
+            .map(|i| {
+                let (plane, row, column) = (i / (h * f * w * f), i / (w * f) % (h * f), i % (w * f));
+                values(&small)[(plane * h + row / f) * w + column / f]
+            })
+            .collect();
+        let large = tensor(repeated, (b, c, h * f, w * f));
+        check(&large, &[&small], |t| ops::upsample_nearest2d(&t[0], f).unwrap());
+        check(&small, &[&large], |t| ops::avg_pool2d(&t[0], f).unwrap());
+        let noise = normal(2, (b, c, h * f, w * f));
+        let windows = noise.reshape((b * c, h, f, w, f)).unwrap();
+        let means = windows.mean(4).unwrap().mean(2).unwrap().reshape((b, c, h, w)).unwrap();
+        check(&means, &[&noise], |t| ops::avg_pool2d(&t[0], f).unwrap());
+        let all = noise.flatten_from(2).unwrap().mean(2).unwrap();
+        check(&all, &[&noise], |t| ops::global_avg_pool(&t[0]).unwrap());
+    }
+}
+
+#[test]
+fn functions() {
+    let x = tensor((-4000..4000).map(|i| i as f64 * 0.01).collect(), 8000);
+    let check = |f: fn(&Tensor) -> lsgm_core::Result<Tensor>, plain: fn(f64) -> f64| {
+        let expected = values(&plain::map(&x, plain));
+        for (dtype, relative, absolute) in [(DType::F64, 1e-13, 1e-16), (DType::F32, 2e-6, 1e-12)] {
+            let y = values(&f(&x.to_dtype(dtype).unwrap()).unwrap());
+            // The input is rounded too, so the reference takes the rounded one.
+            let at = values(&x.to_dtype(dtype).unwrap());
+            for ((y, e), x) in y.iter().zip(&expected).zip(&at) {
+                let e = if dtype == DType::F32 { plain(*x) } else { *e };
+                assert!((y - e).abs() <= relative * e.abs() + absolute, "{x}: {y} against {e}");
+            }
+        }
+    };
+    check(ops::relu, |x| x.max(0.0));
+    check(ops::silu, |x| x * plain::sigmoid(x));
+    check(ops::sigmoid, plain::sigmoid);
+    check(ops::elu, |x| if x > 0.0 { x } else { x.exp_m1() });
+    check(ops::softplus, |x| x.max(0.0) + (-x.abs()).exp().ln_1p());
+    let gelu = ops::gelu(&tensor(vec![-3.0, -1.0, 0.0, 0.5, 2.0], 5)).unwrap();
+    // x · Φ(x) from tables of the Normal distribution function.
+    let expected = [-0.0040496940948, -0.1586552539314, 0.0, 0.3457312306369, 1.9544997361037];
+    assert_close("gelu", &gelu, &tensor(expected.to_vec(), 5), 1e-12);
+}
+
+#[test]
+fn likelihoods() {
+    let (logits, p) = (normal(1, (4, 3, 5)), normal(2, (4, 3, 5)));
+    let x = plain::map(&p, |v| f64::from(v > 0.0));
+    let terms = values(&logits).into_iter().zip(values(&x));
+    let terms: Vec<f64> =
+        terms.map(|(l, x)| (if x > 0.5 { plain::sigmoid(l) } else { plain::sigmoid(-l) }).ln()).collect();
+    let expected = tensor(terms.chunks(15).map(|c| c.iter().sum()).collect(), 4);
+    assert_close("bernoulli", &ops::bernoulli_log_prob(&logits, &x).unwrap(), &expected, 1e-13);
+    assert_close("f32", &ops::bernoulli_log_prob(&single(&logits), &single(&x)).unwrap(), &expected, 1e-6);
+
+    let (ids, table) = (common::cases::ids(), normal(3, (4, 5)));
+    let rows = ops::embedding(&table, &ids).unwrap();
+    assert_eq!(rows.dims(), [2, 3, 5]);
+    assert_eq!(values(&rows.get(1).unwrap().get(0).unwrap()), values(&table.get(2).unwrap()));
+
+    let logits = normal(4, (2, 3, 4));
+    let picked = ops::categorical_log_prob(&logits, &ids).unwrap();
+    let probability = plain::softmax(&values(&logits.get(0).unwrap().get(1).unwrap()))[3];
+    assert!((values(&picked)[1] - probability.ln()).abs() < 1e-13);
+}
+
+#[test]
+fn a_logit_of_any_finite_size_gives_a_finite_likelihood() {
+    let device = candle_core::Device::Cpu;
+    let logits = Tensor::new(&[[1e4f32, -1e4, 1e4, -1e4, 3e38, -3e38]], &device).unwrap();
+    let x = Tensor::new(&[[1f32, 0.0, 0.0, 1.0, 1.0, 0.0]], &device).unwrap();
+    assert_eq!(ops::bernoulli_log_prob(&logits, &x).unwrap().to_vec1::<f32>().unwrap(), [-2e4]);
+}
+
+#[test]
+fn long_sums_keep_their_digits() {
+    // 4 million terms of 0.1: adding them one after another in f32 is off by percents.
+    let x = Tensor::full(0.1f32, (1, 1, 2000, 2000), &candle_core::Device::Cpu).unwrap();
+    let mean = ops::global_avg_pool(&x).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()[0];
+    assert!((mean - 0.1).abs() < 1e-7, "{mean}");
+    let (one, zero) =
+        (Tensor::ones(1, DType::F32, x.device()).unwrap(), Tensor::zeros(1, DType::F32, x.device()).unwrap());
+    let (_, mean, variance) = ops::batch_norm_train(&x, &one, &zero, 1e-5, Activation::Identity).unwrap();
+    assert!((mean.to_vec1::<f32>().unwrap()[0] - 0.1).abs() < 1e-7);
+    assert!(variance.to_vec1::<f32>().unwrap()[0] < 1e-10);
+}
