@@ -1,5 +1,6 @@
 //! Starting the binary, and a model small enough to train in a second.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -101,6 +102,14 @@ impl Bench {
         let bench = Self::new();
         copy(&TRAINED, &bench.path("run"));
         bench
+    }
+
+    /// The bytes of every tensor of a file. (The order of a file's metadata is not fixed.)
+    pub(crate) fn tensors(&self, name: &str) -> BTreeMap<String, Vec<u8>> {
+        let bytes = std::fs::read(self.path(name)).unwrap();
+        let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        assert!(!tensors.is_empty(), "{name} is empty");
+        tensors.iter().map(|(name, t)| (name.to_owned(), t.data().to_vec())).collect()
     }
 
     /// Every file below a folder, by its path from there, without the lock.
