@@ -10,8 +10,8 @@ use crate::{DataError, Images};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Binarization {
-    /// A pixel of grey value `g` is white with probability `g / 255`: drawn afresh at each visit of a training item, once and
-    /// for all for an item of another split. Published results on "dynamically binarized" sets mean this.
+    /// A pixel of grey value `g` is white with probability `g / 255`: drawn afresh at each visit of a training item,
+    /// once and for all for an item of another split. Published results on "dynamically binarized" sets mean this.
     #[default]
     Dynamic,
     /// White from grey value 128 upwards.

@@ -1,15 +1,14 @@
 //! Whether a data set is whole: checksums, counts, sizes, and what its pixels look like.
 
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use lsgm_core::Split;
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 
+use crate::digest::digest;
 use crate::locate::{FoundFile, locate, splits};
-use crate::{Card, DataError, Hub, ImageSize, Images, Request, Result, open_images};
+use crate::{Card, Hub, ImageSize, Images, Request, Result, open_images};
 
 /// What [`check`] found.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -47,7 +46,7 @@ pub enum Checksum {
     Match,
     /// It is another one.
     Mismatch,
-    /// The card has none.
+    /// Neither the card nor the hub's cache has one.
     Unknown,
 }
 
@@ -136,24 +135,6 @@ fn check_file(file: &FoundFile, report: &mut Report) {
         }
         Err(error) => report.problems.push(error.to_string()),
     }
-}
-
-/// Length and SHA-256 of a file's content; gzip is undone first.
-fn digest(path: &Path) -> Result<(u64, String)> {
-    let mut content = crate::idx::open(path)?;
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; 1 << 16];
-    let mut bytes = 0;
-    loop {
-        match content.read(&mut buffer).map_err(|e| DataError::corrupt(path, format!("byte {bytes}"), e))? {
-            0 => break,
-            n => {
-                hash.update(buffer.get(..n).unwrap_or_default());
-                bytes += n as u64;
-            }
-        }
-    }
-    Ok((bytes, hash.finalize().iter().map(|b| format!("{b:02x}")).collect()))
 }
 
 fn statistics(images: &dyn Images, split: Split) -> Result<SplitCheck> {

@@ -83,7 +83,10 @@ pub enum DataError {
     #[error("image set: {0}")]
     Contract(String),
     /// No card of this name.
-    #[error("unknown data set `{name}`{}; known sets: {known}; a path to a card of your own (*.toml) works too", did_you_mean(.nearest))]
+    #[error(
+        "unknown data set `{name}`{}; known sets: {known}; a path to a card of your own (*.toml) works too",
+        did_you_mean(.nearest)
+    )]
     UnknownSet {
         /// What was asked for.
         name: String,

@@ -20,9 +20,8 @@ pub enum Fetched {
 
 /// Bring a data set to this machine: files that the cache lacks are downloaded into it.
 ///
-/// # Errors
-/// [`DataError::Download`] when the network fails or `HF_HUB_OFFLINE` forbids it; [`DataError::NotAtHand`] for a card without
-/// a repository on the hub.
+/// # Errors [`DataError::Download`] when the network fails or `HF_HUB_OFFLINE` forbids it; [`DataError::NotAtHand`]
+/// for a card without a repository on the hub.
 pub fn fetch(card: &Card, hub: &Hub, progress: &mut dyn FnMut(Progress<'_>)) -> Result<Fetched> {
     let mut failure = None;
     for source in &card.sources {

@@ -20,9 +20,8 @@ const LARGEST_SIDE: usize = 1 << 14;
 /// Files may be gzip-compressed, whatever their names. Memory grows with the bytes that are there, not with the counts
 /// that a header claims.
 ///
-/// # Errors
-/// Missing files; wrong magic numbers; fewer or more bytes than the counts say; damaged gzip streams; numbers of images and
-/// labels that differ.
+/// # Errors Missing files; wrong magic numbers; fewer or more bytes than the counts say; damaged gzip streams;
+/// numbers of images and labels that differ.
 pub fn read_idx(images: &Path, labels: Option<&Path>) -> Result<ImageSet> {
     let (size, pixels) = read_images(images)?;
     let labels = labels.map(|path| read_labels(path).map(|l| (path, l))).transpose()?;

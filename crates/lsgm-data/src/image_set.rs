@@ -47,7 +47,8 @@ pub trait Images: Send + Sync {
     /// The size that all of them have.
     fn size(&self) -> ImageSize;
 
-    /// Write image `index` to `pixels` (channels first: `[C, H, W]`, [`ImageSize::bytes`] of them) and return its label.
+    /// Write image `index` to `pixels` (channels first: `[C, H, W]`, [`ImageSize::bytes`] of them) and return its
+    /// label.
     ///
     /// # Errors
     /// When `index` is out of range, `pixels` has another length, or a lazily read file cannot be used.
@@ -159,7 +160,7 @@ mod tests {
         assert_eq!(set.read(1, &mut pixels).unwrap(), Some(9));
         assert_eq!(pixels, [5, 6]);
         assert!(set.read(2, &mut pixels).is_err());
-        set.keep(5..3);
+        set.keep(5..9);
         assert!(set.is_empty());
     }
 

@@ -2,7 +2,8 @@
 //!
 //! * A [`Card`] says what a data set is: sources in order of preference, files, columns, splits, licence, checksums.
 //!   The program brings some ([`Card::built_in`]); a `*.toml` file of the same form is as good.
-//! * [`locate`] finds the files of a part: in the folder that the user gives, else from the card's sources. It never downloads;
+//! * [`locate`] finds the files of a part: in the folder that the user gives, else from the card's sources. It never
+//!   downloads;
 //!   [`fetch`] does.
 //! * [`open_images`] turns a split to [`Images`]: 8-bit images of one size with labels, in memory ([`ImageSet`]) or
 //!   drawn on demand ([`Glyphs`]).
@@ -10,12 +11,14 @@
 //!   section.
 //! * [`check`](check()) tells whether a set is whole.
 //!
-//! Another kind of data adds its kind of [`Source`](card::Source), its [`Content`], and a reader beside [`open_images`].
+//! Another kind of data adds its kind of [`Source`](card::Source), its [`Content`], and a reader beside
+//! [`open_images`].
 
 mod binary;
 pub mod card;
 mod check;
 mod config;
+mod digest;
 mod error;
 mod fetch;
 mod glyphs;

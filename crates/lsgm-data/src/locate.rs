@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::card::{
     Card, Columns, Generator, HubSource, IdxPart, IdxSource, MatSource, NamedFile, ParquetSource, Source, Splits,
 };
+use crate::digest::blob_digest;
 use crate::{DataError, Hub, Result};
 
 /// One part of a data set that is at hand.
@@ -51,7 +52,7 @@ pub enum Content {
 pub struct FoundFile {
     /// Where it is.
     pub path: PathBuf,
-    /// SHA-256 in hexadecimal digits, if known.
+    /// SHA-256 in hexadecimal digits, if the card or the hub's cache tells it.
     pub sha256: Option<String>,
 }
 
@@ -63,7 +64,7 @@ impl Content {
             Self::Mat { file, .. } => vec![FoundFile { path: file.clone(), sha256: None }],
             Self::Idx { images, labels } => [Some(images), labels.as_ref()].into_iter().flatten().cloned().collect(),
             Self::Parquet { files, .. } => {
-                files.iter().map(|path| FoundFile { path: path.clone(), sha256: None }).collect()
+                files.iter().map(|path| FoundFile { path: path.clone(), sha256: blob_digest(path) }).collect()
             }
         }
     }
@@ -82,8 +83,8 @@ impl Content {
     }
 }
 
-/// The files of a part: those in `dir` if it is given, else those of the first source of the card that is at hand. Nothing is
-/// downloaded.
+/// The files of a part: those in `dir` if it is given, else those of the first source of the card that is at hand.
+/// Nothing is downloaded.
 ///
 /// # Errors
 /// [`DataError::NotAtHand`] that lists what was looked for; shards that are not complete.
@@ -257,7 +258,8 @@ fn table_options(card: &Card) -> (Columns, bool) {
     card.sources.iter().find_map(of).unwrap_or_default()
 }
 
-/// Parquet files of a part in a folder, in the order of their names: `train-00000-of-00002.parquet`, `train/0000.parquet`.
+/// Parquet files of a part in a folder, in the order of their names: `train-00000-of-00002.parquet`,
+/// `train/0000.parquet`.
 fn shards(dir: &Path, part: &str) -> Result<Vec<PathBuf>> {
     let names: &[&str] = if part == "val" { &["val", "validation", "valid", "dev"] } else { &[part] };
     for name in names {

@@ -37,11 +37,10 @@ pub struct Target {
 /// Decode a PNG or JPEG file and write it to `pixels`, channels first, in the target's size.
 ///
 /// Colour turns to grey by luminance where the target is grey; grey is repeated where the target is colour; 16-bit
-/// channels are rounded to 8. `origin` names the image in errors.
+/// channels are rounded to 8.
 ///
 /// # Errors
-/// [`DataError::ImageSize`] for an image that does not fit, [`DataError::Card`]-free text in all other cases: the caller knows
-/// file and row.
+/// Why not; the caller knows file and row.
 pub(crate) fn decode(bytes: &[u8], target: Target, pixels: &mut Vec<u8>) -> Result<(), Refusal> {
     let mut reader =
         ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| Refusal::Bytes(e.to_string()))?;
@@ -181,10 +180,9 @@ pub(crate) mod tests {
 
     #[test]
     fn alpha_is_refused() {
-        let image = DynamicImage::new_rgba8(2, 2);
-        assert!(
-            matches!(decoded(&png(&image), ImageSize::grey(2, 2), Fit::Exact), Err(Refusal::Bytes(m)) if m.contains("alpha"))
-        );
+        let bytes = png(&DynamicImage::new_rgba8(2, 2));
+        let refusal = decoded(&bytes, ImageSize::grey(2, 2), Fit::Exact);
+        assert!(matches!(refusal, Err(Refusal::Bytes(m)) if m.contains("alpha")));
     }
 
     proptest! {

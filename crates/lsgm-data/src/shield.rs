@@ -10,8 +10,8 @@ thread_local! {
 
 /// The result of `call`, or nothing if it panicked; in that case nothing is printed either.
 ///
-/// The call must leave nothing behind that the rest of the program uses: what it was given is dropped with it. The panic hook
-/// that was there goes on to serve every panic outside such calls.
+/// The call must leave nothing behind that the rest of the program uses: what it was given is dropped with it. The
+/// panic hook that was there goes on to serve every panic outside such calls.
 pub(crate) fn shield<T>(call: impl FnOnce() -> T) -> Option<T> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use lsgm_data::{Card, DataError, Fetched, Hub, State, fetch, locate, state};
+use lsgm_data::{Card, Checksum, DataError, Fetched, Hub, State, check, fetch, locate, state};
 
 fn hub(variables: &[(&str, &str)]) -> Hub {
     let variables: BTreeMap<_, _> = variables.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
@@ -79,18 +79,21 @@ mod server {
     use std::net::{TcpListener, TcpStream};
     use std::sync::{Arc, Mutex};
 
+    /// Path and authorization of requests.
+    type Requests = Arc<Mutex<Vec<(String, Option<String>)>>>;
+
     /// Serve `content` for every file under `/datasets/ylecun/mnist/resolve/main/`; answer 404 to everything else. The
-    /// requests are kept: path and authorization.
-    fn serve(content: &'static [u8]) -> (String, Arc<Mutex<Vec<(String, Option<String>)>>>) {
+    /// requests are kept. Each file has its path as its tag, if no other is given.
+    fn serve(content: &'static [u8], tag: Option<&'static str>) -> (String, Requests) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let requests = Arc::new(Mutex::new(Vec::new()));
         let kept = requests.clone();
-        std::thread::spawn(move || listener.incoming().for_each(|stream| answer(stream.unwrap(), content, &kept)));
+        std::thread::spawn(move || listener.incoming().for_each(|stream| answer(stream.unwrap(), content, tag, &kept)));
         (address, requests)
     }
 
-    fn answer(mut stream: TcpStream, content: &[u8], kept: &Mutex<Vec<(String, Option<String>)>>) {
+    fn answer(mut stream: TcpStream, content: &[u8], tag: Option<&str>, kept: &Requests) {
         let lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
         let lines: Vec<String> = lines.take_while(|l| !l.is_empty()).collect();
         let header = |name: &str| {
@@ -113,14 +116,14 @@ mod server {
             body.len(),
             end - 1,
             content.len(),
-            path.replace('/', "_")
+            tag.map_or(path.replace('/', "_"), str::to_owned)
         );
         stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body)).unwrap();
     }
 
     #[test]
     fn a_fetch_downloads_once_into_the_cache() {
-        let (endpoint, requests) = serve(b"not really parquet");
+        let (endpoint, requests) = serve(b"not really parquet", None);
         let home = tempfile::tempdir().unwrap();
         let variables =
             [("HF_HOME", home.path().to_str().unwrap()), ("HF_ENDPOINT", &endpoint), ("HF_TOKEN", "hf_secret")];
@@ -142,7 +145,7 @@ mod server {
 
     #[test]
     fn a_file_that_the_server_lacks_is_named() {
-        let (endpoint, requests) = serve(b"");
+        let (endpoint, requests) = serve(b"", None);
         let home = tempfile::tempdir().unwrap();
         let hub = hub(&[("HF_HOME", home.path().to_str().unwrap()), ("HF_ENDPOINT", &endpoint)]);
         let card = Card::find("fashion-mnist").unwrap();
@@ -152,6 +155,33 @@ mod server {
         assert!(!lsgm_core::Error::from(error).is_input());
         // Both layouts were asked for.
         assert!(requests.lock().unwrap().iter().any(|(path, _)| path.contains("refs%2Fconvert%2Fparquet")));
+    }
+
+    #[test]
+    fn a_damaged_download_is_not_kept() {
+        const TAG: &str = "00000000000000000000000000000000000000000000000000000000deadbeef";
+        let (endpoint, _) = serve(b"not what the tag says", Some(TAG));
+        let home = tempfile::tempdir().unwrap();
+        let hub = hub(&[("HF_HOME", home.path().to_str().unwrap()), ("HF_ENDPOINT", &endpoint)]);
+        let card = Card::find("mnist").unwrap();
+        let error = fetch(&card, &hub, &mut |_| ()).unwrap_err().to_string();
+        assert!(error.contains("checksum is wrong"), "{error}");
+        assert!(matches!(state(&card, None, &hub), State::Absent(_)));
+        assert!(!home.path().join("hub/datasets--ylecun--mnist/blobs").join(TAG).exists());
+    }
+
+    #[test]
+    fn a_sound_download_is_verified_by_a_check_too() {
+        // SHA-256 of the three letters "abc", from FIPS 180-2.
+        const TAG: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        let (endpoint, _) = serve(b"abc", Some(TAG));
+        let home = tempfile::tempdir().unwrap();
+        let hub = hub(&[("HF_HOME", home.path().to_str().unwrap()), ("HF_ENDPOINT", &endpoint)]);
+        let card = Card::find("mnist").unwrap();
+        fetch(&card, &hub, &mut |_| ()).unwrap();
+        let report = check(&card, None, &hub).unwrap();
+        assert!(report.files.iter().all(|f| f.checksum == Checksum::Match));
+        assert!(report.problems.iter().all(|p| p.contains("footer")) && report.problems.len() == 3);
     }
 
     #[test]

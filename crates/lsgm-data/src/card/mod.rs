@@ -178,7 +178,15 @@ mod tests {
         assert!(error.contains("did you mean `built-in`?"), "{error}");
     }
 
-    const MINIMAL: &str = "name = \"x\"\ntitle = \"X\"\nmodality = [\"binary\"]\nlicence = \"none\"\n[[sources]]\nkind = \"built-in\"\ngenerator = \"glyphs\"\nparts = { train = 3 }\n";
+    const MINIMAL: &str = r#"name = "x"
+title = "X"
+modality = ["binary"]
+licence = "none"
+[[sources]]
+kind = "built-in"
+generator = "glyphs"
+parts = { train = 3 }
+"#;
 
     fn parse(text: &str) -> Result<Card, String> {
         Card::parse(text, Origin::Program, "x").map_err(|e| e.to_string())

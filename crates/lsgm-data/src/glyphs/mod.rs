@@ -113,8 +113,8 @@ impl Placement {
         }
     }
 
-    /// Map paths from the digit's box to pixels. The middle of what is drawn comes near the middle of the canvas, and a pen
-    /// of this radius stays off its border.
+    /// Map paths from the digit's box to pixels. The middle of what is drawn comes near the middle of the canvas, and
+    /// a pen of this radius stays off its border.
     fn apply(&self, paths: &mut [Vec<Point>], radius: f32) {
         let (sin, cos) = self.angle.sin_cos();
         let (mut low, mut high) = ((f32::MAX, f32::MAX), (f32::MIN, f32::MIN));

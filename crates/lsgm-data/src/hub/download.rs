@@ -4,8 +4,9 @@ use hf_hub::api::sync::{Api, ApiBuilder, ApiError};
 use hf_hub::{Cache, Repo, RepoType};
 
 use super::{Hub, Progress, refused};
-use crate::Result;
+use crate::digest::{blob_digest, digest};
 use crate::shield::shield;
+use crate::{DataError, Result};
 
 impl Hub {
     pub(super) fn download(
@@ -21,7 +22,7 @@ impl Hub {
         let api = self.api().map_err(failed)?;
         // The client asserts where a server or a file system behaves oddly.
         match shield(|| api.repo(files).download_with_progress(file, meter)) {
-            Some(downloaded) => downloaded.map_err(failed),
+            Some(downloaded) => verified(downloaded.map_err(failed)?, repo, file),
             None => Err(refused(repo, file, "the server's answer makes no sense; check `HF_ENDPOINT`".into())),
         }
     }
@@ -36,9 +37,26 @@ impl Hub {
     }
 }
 
+/// Refuse a file whose content is not what its name in the cache says.
+fn verified(path: PathBuf, repo: &str, file: &str) -> Result<PathBuf> {
+    match blob_digest(&path) {
+        Some(expected) if !expected.eq_ignore_ascii_case(&digest(&path)?.1) => {
+            // The link first: what it points to can only be found through it.
+            let blob = std::fs::canonicalize(&path).map_err(|e| DataError::io(&path, e))?;
+            for damaged in [&path, &blob] {
+                std::fs::remove_file(damaged).map_err(|e| DataError::io(damaged, e))?;
+            }
+            Err(refused(repo, file, "its checksum is wrong: the transfer was damaged; try again".into()))
+        }
+        _ => Ok(path),
+    }
+}
+
 fn advice(error: &ApiError) -> String {
     let reason = error.to_string();
-    let hint = if reason.contains("401") || reason.contains("403") {
+    let hint = if matches!(error, ApiError::IoError(_) | ApiError::LockAcquisition(_)) {
+        "see that the cache folder can be written and that no other download of the file is running"
+    } else if reason.contains("401") || reason.contains("403") {
         "the hub asks for permission: set `HF_TOKEN`, and accept the terms of the data set on its page"
     } else if reason.contains("404") {
         "the hub has no such file: the card may be out of date"

@@ -72,8 +72,8 @@ impl Hub {
         Some(folder.join("snapshots").join(commit).join(file)).filter(|path| path.is_file())
     }
 
-    /// A file of a data set repository from the cache, downloaded into it if it is not there. `progress` hears of the bytes of
-    /// a download.
+    /// A file of a data set repository from the cache, downloaded into it if it is not there. `progress` hears of the
+    /// bytes of a download.
     ///
     /// # Errors
     /// [`crate::DataError::Download`] when the file is not cached and the network is forbidden, or the download fails.
