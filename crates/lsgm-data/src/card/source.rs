@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 /// One way to get a data set. A part is what the source itself is divided into, such as `train` and `test`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Source {
     /// Made by the program.
     BuiltIn(BuiltIn),
@@ -32,6 +33,7 @@ pub struct BuiltIn {
 /// What makes items.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Generator {
     /// [`crate::Glyphs`].
     Glyphs,
