@@ -128,13 +128,29 @@ fn a_killed_training_resumes_bit_exactly() {
 }
 
 #[test]
-fn stages_can_be_trained_apart() {
-    let bench = Bench::new();
-    bench.lsgm("train tiny.toml --out run --stage lsgm").fails(2, &["stage"]);
+fn a_training_that_diverges_gives_up_and_keeps_its_checkpoint() {
     let bench = Bench::new();
     bench.lsgm("train tiny.toml --out run --stage vae").succeeds();
+    let before = bench.tensors("run/model.safetensors");
+    let line = "train tiny.toml --out run --resume --set train.lsgm.prior_learning_rate=1e30";
+    let finished = bench.lsgm(line);
+    finished.fails(1, &["learning rate"]);
+    let is_rollback = |l: &&str| l.starts_with("lsgm: warning: ") && l.contains("back to step");
+    assert_eq!(finished.stderr.lines().filter(is_rollback).count(), 4, "{}", finished.stderr);
+    assert!(bench.tensors("run/model.safetensors") == before);
+    bench.lsgm("train tiny.toml --out run --resume --set train.lsgm.prior_learning_rate=1e-3").succeeds();
+}
+
+#[test]
+fn stages_can_be_trained_apart() {
+    let bench = Bench::new();
+    bench.lsgm("train tiny.toml --out run --stage lsgm").fails(2, &["--stage lsgm: stage 1 is not done yet"]);
+    assert!(!bench.path("run").exists());
+    bench.lsgm("train tiny.toml --out run --stage vae").succeeds();
     assert_eq!(step(&bench.path("run")), 12);
-    bench.lsgm("train tiny.toml --out run --stage vae --resume").fails(2, &["stage 1", "done"]);
+    bench
+        .lsgm("train tiny.toml --out run --stage vae --resume")
+        .fails(2, &["--stage vae: stage 1 of this run is done"]);
     bench.lsgm("train tiny.toml --out run --stage lsgm --resume").succeeds();
     assert_eq!(step(&bench.path("run")), 24);
     let whole = Bench::trained();

@@ -118,7 +118,7 @@ fn paragraph(error: &lsgm_core::Error) -> String {
 }
 
 /// Lines that end without punctuation are items of a list.
-fn one_paragraph(text: &str) -> String {
+pub(crate) fn one_paragraph(text: &str) -> String {
     let mut joined = String::with_capacity(text.len());
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
         match joined.chars().last() {

@@ -31,29 +31,21 @@ impl Progress {
         Self { label: label.to_owned(), bar, begun: now, offset: None, last_line: now }
     }
 
-    /// `share` of the work, between 0 and 1, is done.
-    pub(crate) fn update(&mut self, share: f64) {
+    /// `share` of the work, between 0 and 1, is done; `details` are shown beside the bar, or on a line of their own from
+    /// time to time.
+    pub(crate) fn update(&mut self, share: f64, details: &str) {
         let offset = *self.offset.get_or_insert(share);
-        let Some(bar) = &self.bar else { return };
-        bar.set_position((share.clamp(0.0, 1.0) * LENGTH as f64) as u64);
-        bar.set_prefix(match remaining(self.begun.elapsed(), offset, share) {
-            Some(seconds) => format!("eta {}", format_duration(seconds)),
-            None => String::new(),
-        });
-    }
-
-    /// Show `details` beside the bar, or on a line of their own from time to time.
-    pub(crate) fn describe(&mut self, share: f64, details: &str) {
-        self.update(share);
+        let eta = remaining(self.begun.elapsed(), offset, share)
+            .map(|seconds| format!("eta {}", format_duration(seconds)))
+            .unwrap_or_default();
         if let Some(bar) = &self.bar {
+            bar.set_position((share.clamp(0.0, 1.0) * LENGTH as f64) as u64);
             bar.set_message(details.to_owned());
+            bar.set_prefix(eta);
         } else if self.last_line.elapsed() >= LINE_EVERY {
             self.last_line = Instant::now();
-            let offset = self.offset.unwrap_or(0.0);
-            let eta = remaining(self.begun.elapsed(), offset, share)
-                .map(|s| format!("  eta {}", format_duration(s)))
-                .unwrap_or_default();
-            terminal::notice(&format!("{} {:3.0}%  {details}{eta}", self.label, share * 100.0));
+            let words = [details, &eta].into_iter().filter(|w| !w.is_empty()).collect::<Vec<_>>();
+            terminal::notice(&format!("{} {:3.0}%  {}", self.label, share * 100.0, words.join("  ")));
         }
     }
 }
@@ -76,7 +68,7 @@ fn bar(label: &str) -> ProgressBar {
 /// Seconds that are left, from the pace since `offset`.
 fn remaining(elapsed: Duration, offset: f64, share: f64) -> Option<f64> {
     let done = share - offset;
-    (done > 0.0).then(|| elapsed.as_secs_f64() * (1.0 - share) / done)
+    (done > 0.0 && share < 1.0).then(|| elapsed.as_secs_f64() * (1.0 - share) / done)
 }
 
 #[cfg(test)]
@@ -87,6 +79,6 @@ mod tests {
     fn the_pace_counts_what_was_done_here() {
         assert_eq!(remaining(Duration::from_secs(10), 0.5, 0.5), None);
         assert_eq!(remaining(Duration::from_secs(10), 0.5, 0.75), Some(10.0));
-        assert_eq!(remaining(Duration::from_secs(10), 0.0, 1.0), Some(0.0));
+        assert_eq!(remaining(Duration::from_secs(10), 0.0, 1.0), None);
     }
 }

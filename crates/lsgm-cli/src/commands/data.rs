@@ -8,6 +8,7 @@ use lsgm_data::card::Source;
 use lsgm_data::{Card, Checksum, Fetched, FileCheck, Hub, Report, SplitCheck, State};
 
 use crate::args::Data;
+use crate::error::one_paragraph;
 use crate::progress::Progress;
 use crate::run::data_folder;
 use crate::{Error, Result, terminal};
@@ -23,18 +24,20 @@ pub(super) fn run(args: &Data) -> Result<()> {
 }
 
 fn list(hub: &Hub) -> Result<()> {
-    let cards = Card::built_in()?;
-    let width = cards.iter().map(|c| c.name.len()).max().unwrap_or(0);
+    let rows: Vec<[String; 4]> = Card::built_in()?
+        .into_iter()
+        .map(|card| {
+            let state = match lsgm_data::state(&card, None, hub) {
+                State::Ready(_) => "ready",
+                State::Absent(_) => "absent",
+            };
+            [card.name, state.to_owned(), card.modality.join(", "), card.title]
+        })
+        .collect();
+    let [name, state, modality, _] = [0, 1, 2, 3].map(|i| rows.iter().map(|row| row[i].len()).max().unwrap_or(0));
     let mut text = String::new();
-    for card in &cards {
-        let state = match lsgm_data::state(card, None, hub) {
-            State::Ready(_) => "ready",
-            State::Absent(_) => "absent",
-        };
-        line(
-            &mut text,
-            format_args!("{:width$}  {state:<6}  {:<8}  {}", card.name, card.modality.join(","), card.title),
-        );
+    for row in &rows {
+        line(&mut text, format_args!("{:name$}  {:state$}  {:modality$}  {}", row[0], row[1], row[2], row[3]));
     }
     terminal::print(&text)
 }
@@ -65,7 +68,7 @@ fn show(card: &Card, hub: &Hub) -> Result<()> {
     }
     match lsgm_data::state(card, None, hub) {
         State::Ready(place) => line(&mut text, format_args!("state     ready: {place}")),
-        State::Absent(reason) => line(&mut text, format_args!("state     absent: {reason}")),
+        State::Absent(reason) => line(&mut text, format_args!("state     absent: {}", one_paragraph(&reason))),
     }
     terminal::print(&text)
 }
@@ -85,7 +88,7 @@ fn fetch(card: &Card, hub: &Hub) -> Result<()> {
     let mut progress = Progress::new("fetch");
     let fetched = lsgm_data::fetch(card, hub, &mut |p| {
         let share = if p.total == 0 { 0.0 } else { p.done as f64 / p.total as f64 };
-        progress.describe(share, p.file);
+        progress.update(share, p.file);
     })?;
     drop(progress);
     match fetched {

@@ -35,7 +35,7 @@ pub(super) fn measure(
         limit,
         &run.config.evaluate,
         &run.device,
-        &mut |share| progress.describe(share, ""),
+        &mut |share| progress.update(share, ""),
     )?;
     drop(progress);
     let modality = run.config.modality.as_str();

@@ -24,16 +24,26 @@ pub(super) fn run(run: &Run, folder: &Path) -> Result<()> {
         Err(Error::Core(e)) if e.is_input() => 0,
         Err(e) => return Err(e),
     };
-    samples(run, run.config.train.sample_count.max(1), choice.seed)?.show(run, &sheet("samples")?)?;
+    unless_unread(samples(run, run.config.train.sample_count.max(1), choice.seed)?.show(run, &sheet("samples")?))?;
     if items == 0 {
         return Ok(());
     }
-    reconstructions(run, RECONSTRUCTIONS.min(items), &choice)?.show(run, &sheet("reconstructions")?)?;
+    let pairs = reconstructions(run, RECONSTRUCTIONS.min(items), &choice)?;
+    unless_unread(pairs.show(run, &sheet("reconstructions")?))?;
     if items >= 2 {
-        paths(run, PATHS.min(items / 2), PATH_STEPS, &choice)?.show(run, &sheet("interpolations")?)?;
+        let paths = paths(run, PATHS.min(items / 2), PATH_STEPS, &choice)?;
+        unless_unread(paths.show(run, &sheet("interpolations")?))?;
     }
     match run.config.evaluate.after_training {
         Some(0) => Ok(()),
         limit => measure(run, choice.split, None, limit, Some(&Output::prepare(&folder.join("evaluation.json"))?)),
+    }
+}
+
+/// The files count here, whether or not somebody still reads what is printed about them.
+fn unless_unread(shown: Result<()>) -> Result<()> {
+    match shown {
+        Err(Error::BrokenPipe) => Ok(()),
+        other => other,
     }
 }

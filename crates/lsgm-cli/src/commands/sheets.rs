@@ -67,7 +67,7 @@ pub(super) fn samples(run: &Run, count: usize, seed: u64) -> Result<Sheet> {
     let mut progress = Progress::new("sample");
     let config = &run.config.sample;
     let samples = lsgm_engine::sample(&run.model, count, config, &run.device, &mut rng, &mut |share| {
-        progress.describe(share, "");
+        progress.update(share, "");
     })?;
     let caption = format!("{count} samples, rk45: {:.0} NFE, {:.2} s", samples.nfe, samples.seconds);
     Ok(Sheet { items: samples.items, arrangement: Arrangement::Samples, caption })

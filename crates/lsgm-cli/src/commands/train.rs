@@ -75,6 +75,7 @@ fn begin(args: &Train, folder: &Path, registry: &Registry) -> Result<(Trainer, P
         let message = format!("{}: is a folder, not a config file; --resume continues a run", args.config.display());
         return Err(Error::usage(message));
     }
+    check_stage(args.stage, Stage::Vae, folder)?;
     let config = settle(Tree::read(&args.config)?, args, registry)?;
     let assets = config.sections.prepare(config.data_dir.as_deref()).map_err(|e| config.locate(e))?;
     let parts = Parts::new(&config, &assets)?;
@@ -107,14 +108,21 @@ fn resume(args: &Train, folder: &Path, registry: &Registry) -> Result<(Trainer, 
     let mut trainer = Trainer::new(parts.spec.clone(), train, sample, data, &Device::Cpu, Some(run))
         .map_err(|e| config.locate(e.into()))?;
     trainer.resume().map_err(|e| another_architecture(folder, e))?;
-    if trainer.state().stage == Stage::Finished {
-        let message = format!(
-            "{}: this run is finished: sample or evaluate it, or train anew with another --out",
-            folder.display()
-        );
-        return Err(Error::usage(message));
-    }
+    check_stage(args.stage, trainer.state().stage, folder)?;
     Ok((trainer, parts, config))
+}
+
+/// Refuse a `--stage` that a run cannot do now.
+fn check_stage(wanted: StageArgument, now: Stage, folder: &Path) -> Result<()> {
+    let message = match (wanted, now) {
+        (_, Stage::Finished) => "this run is finished: sample or evaluate it, or train anew with another --out",
+        (StageArgument::Lsgm, Stage::Vae) => {
+            "--stage lsgm: stage 1 is not done yet: train with --stage vae or all first"
+        }
+        (StageArgument::Vae, Stage::Lsgm) => "--stage vae: stage 1 of this run is done: --stage lsgm or all goes on",
+        _ => return Ok(()),
+    };
+    Err(Error::usage(format!("{}: {message}", folder.display())))
 }
 
 /// Apply the command line to a config and resolve it.

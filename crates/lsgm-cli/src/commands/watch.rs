@@ -18,11 +18,21 @@ pub(super) struct Watch {
     /// Folder of the sample sheets.
     sheets: PathBuf,
     progress: Option<Progress>,
+    /// The latest figures of the stage.
+    figures: Option<String>,
 }
 
 impl Watch {
     pub(super) fn new(modality: Arc<dyn AnyModality>, sheets: PathBuf) -> Self {
-        Self { modality, sheets, progress: None }
+        Self { modality, sheets, progress: None, figures: None }
+    }
+
+    fn show(&mut self, share: f64, step: u64) {
+        let text = match &self.figures {
+            Some(figures) => format!("step {step}  {figures}"),
+            None => format!("step {step}"),
+        };
+        self.progress.iter_mut().for_each(|p| p.update(share, &text));
     }
 
     fn write_sheet(&self, stage: Stage, step: u64, items: &Tensor) -> crate::Result<()> {
@@ -37,14 +47,12 @@ impl Observer for Watch {
         match event {
             Event::StageStarted(stage) => {
                 // The bar of the stage before goes first.
-                self.progress = None;
+                (self.progress, self.figures) = (None, None);
                 terminal::notice(&format!("lsgm: {}", title(*stage)));
                 self.progress = Some(Progress::new(stage.name()));
             }
-            Event::Step(share, _) => self.progress.iter_mut().for_each(|p| p.update(*share)),
-            Event::Metrics(metrics) => {
-                self.progress.iter_mut().for_each(|p| p.describe(metrics.progress, &figures(metrics)))
-            }
+            Event::Step(share, step) => self.show(*share, *step),
+            Event::Metrics(metrics) => self.figures = Some(figures(metrics)),
             Event::Samples(stage, step, items) => {
                 // A sheet that cannot be written is no reason to stop training.
                 if let Err(e) = self.write_sheet(*stage, *step, items) {
@@ -70,12 +78,12 @@ fn title(stage: Stage) -> &'static str {
 
 /// The figures worth a glance, in the order in which they are read.
 fn figures(metrics: &Metrics) -> String {
-    let mut text = format!("step {}", metrics.step);
+    let mut text = String::new();
     for name in ["loss", "reconstruction", "kl", "cross_entropy"] {
         if let Some(value) = metrics.values.get(name) {
-            text.push_str(&format!("  {name} {value:.2}"));
+            text.push_str(&format!("{name} {value:.2}  "));
         }
     }
-    text.push_str(&format!("  {:.0} items/s", metrics.items_per_second));
+    text.push_str(&format!("{:.0} items/s", metrics.items_per_second));
     text
 }
