@@ -1,6 +1,13 @@
 //! Data that are missing, damaged, or not what the config says.
 
+use std::fs::File;
+use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+
+use arrow_array::{ArrayRef, BinaryArray, RecordBatch, StructArray};
+use arrow_schema::{DataType, Field};
+use parquet::arrow::ArrowWriter;
 
 use crate::support::{Bench, shared};
 
@@ -65,6 +72,32 @@ fn a_corrupt_parquet_file_is_told() {
     bench.lsgm(TRAIN).fails(2, &["train-00000-of-00001.parquet"]);
     bench.write("set/train-00000-of-00001.parquet", b"");
     bench.lsgm(TRAIN).fails(2, &["train-00000-of-00001.parquet"]);
+}
+
+/// A parquet file in the hub's layout, with one encoded image a row.
+fn write_parquet(path: &Path, images: &[&[u8]]) {
+    let bytes: ArrayRef = Arc::new(BinaryArray::from_iter_values(images));
+    let column: ArrayRef =
+        Arc::new(StructArray::from(vec![(Arc::new(Field::new("bytes", DataType::Binary, true)), bytes)]));
+    let batch = RecordBatch::try_from_iter([("image", column)]).unwrap();
+    let mut writer = ArrowWriter::try_new(File::create(path).unwrap(), batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+}
+
+#[test]
+fn a_corrupt_or_truncated_png_is_told() {
+    let bench = Bench::trained();
+    let whole = std::fs::read(bench.path("run/samples/samples.png")).unwrap();
+    std::fs::create_dir(bench.path("set")).unwrap();
+    let damaged = [(&b"no image"[..], "row 0"), (&whole[..whole.len() / 2], "row 0"), (&whole[..], "28x28")];
+    for (image, part) in damaged {
+        for name in ["train-00000-of-00001.parquet", "test-00000-of-00001.parquet"] {
+            write_parquet(&bench.path("set").join(name), &[image; 20]);
+        }
+        bench.lsgm("train tiny.toml --data set --out new").fails(2, &["train-00000-of-00001.parquet", part]);
+    }
+    assert!(!bench.path("new").exists());
 }
 
 #[test]
