@@ -5,10 +5,14 @@ use lsgm_core::{LatentShape, Params, Pass, Result};
 use serde::{Deserialize, Serialize};
 
 mod blocks;
+mod ncsnpp;
 mod plane;
+mod transformer;
 mod unet;
 
 pub use blocks::Conditioning;
+pub use ncsnpp::{Ncsnpp, NcsnppConfig, Progressive, ProgressiveCombine, ProgressiveInput};
+pub use transformer::{Transformer, TransformerConfig};
 pub use unet::{Unet, UnetConfig};
 
 /// A network that estimates the noise in diffused latents.
@@ -30,6 +34,10 @@ pub trait ScoreNetwork: Send + Sync {
 pub enum NetworkConfig {
     /// A small U-Net.
     Unet(UnetConfig),
+    /// NCSN++ under its published parameter names.
+    Ncsnpp(NcsnppConfig),
+    /// A transformer with adaptive layer norm.
+    Transformer(TransformerConfig),
 }
 
 impl Default for NetworkConfig {
@@ -46,6 +54,8 @@ impl NetworkConfig {
     pub fn validate(&self, key: &str, shape: &LatentShape) -> Result<()> {
         match self {
             Self::Unet(config) => config.validate(key, shape),
+            Self::Ncsnpp(config) => config.validate(key, shape),
+            Self::Transformer(config) => config.validate(key, shape),
         }
     }
 
@@ -53,6 +63,8 @@ impl NetworkConfig {
     pub fn build(&self, shape: LatentShape, params: &Params) -> Result<Box<dyn ScoreNetwork>> {
         Ok(match self {
             Self::Unet(config) => Box::new(Unet::new(config, shape, params)?),
+            Self::Ncsnpp(config) => Box::new(Ncsnpp::new(config, shape, params)?),
+            Self::Transformer(config) => Box::new(Transformer::new(config, shape, params)?),
         })
     }
 }

@@ -24,6 +24,11 @@ impl Plane {
         Self { size: (self.size.0.div_ceil(2), self.size.1.div_ceil(2)), ..self }
     }
 
+    /// Whether the latents are `[B, C, L]`.
+    pub(crate) fn is_line(self) -> bool {
+        self.line
+    }
+
     /// The shorter side, of a line its length.
     pub(crate) fn shortest(self) -> usize {
         if self.line { self.size.1 } else { self.size.0.min(self.size.1) }

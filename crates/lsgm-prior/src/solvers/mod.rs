@@ -8,8 +8,8 @@ mod flow;
 pub use dormand_prince::Rk45Options;
 pub(crate) use dormand_prince::{State, integrate};
 pub use error::SolverError;
-pub use flow::probability_flow_rk45;
 pub(crate) use flow::drift;
+pub use flow::probability_flow_rk45;
 
 use candle_core::Tensor;
 use lsgm_core::Result;
