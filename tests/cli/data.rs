@@ -9,7 +9,7 @@ use arrow_array::{ArrayRef, BinaryArray, RecordBatch, StructArray};
 use arrow_schema::{DataType, Field};
 use parquet::arrow::ArrowWriter;
 
-use crate::support::{Bench, shared};
+use crate::support::{Bench, Finished, shared};
 
 /// An idx file of `items` images whose header says `announced`.
 fn idx(announced: u32, side: u32, bytes: usize) -> Vec<u8> {
@@ -98,6 +98,23 @@ fn a_corrupt_or_truncated_png_is_told() {
         bench.lsgm("train tiny.toml --data set --out new").fails(2, &["train-00000-of-00001.parquet", part]);
     }
     assert!(!bench.path("new").exists());
+}
+
+#[test]
+fn data_named_once_are_remembered() {
+    let bench = bench(&idx(60, 28, 60 * 784));
+    bench.lsgm("train tiny.toml --data set --out run --stage vae").succeeds();
+    std::fs::create_dir(bench.path("elsewhere")).unwrap();
+    let elsewhere = |line: &str| {
+        let output = bench.command(line.split(' ')).current_dir(bench.path("elsewhere")).output().unwrap();
+        Finished::new(output).succeeds()
+    };
+    let table = elsewhere("evaluate ../run --json e.json").stdout;
+    assert!(table.contains("4 items of the test split"), "{table}");
+    elsewhere("train ../run --resume");
+    std::fs::remove_file(bench.path("set/t10k-images-idx3-ubyte")).unwrap();
+    bench.lsgm("evaluate run").fails(2, &["t10k-images-idx3-ubyte"]);
+    bench.lsgm("sample run --count 1 --out a.png").succeeds();
 }
 
 #[test]

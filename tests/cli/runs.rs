@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use crate::support::{Bench, Finished, wait_for};
+use crate::support::{Bench, Finished, TINY, wait_for};
 
 /// A training that takes long.
 fn start_long(bench: &Bench, more: &[&str]) -> Child {
@@ -139,6 +139,23 @@ fn a_training_that_diverges_gives_up_and_keeps_its_checkpoint() {
     assert_eq!(finished.stderr.lines().filter(is_rollback).count(), 4, "{}", finished.stderr);
     assert!(bench.tensors("run/model.safetensors") == before);
     bench.lsgm("train tiny.toml --out run --resume --set train.lsgm.prior_learning_rate=1e-3").succeeds();
+}
+
+#[test]
+fn a_run_goes_on_with_its_own_config() {
+    let bench = Bench::new();
+    bench.lsgm("train tiny.toml --out run --stage vae --set train.seed=7").succeeds();
+    let changed = TINY.replace("checkpoint_every = 4", "checkpoint_every = 3");
+    bench.write("tiny.toml", changed);
+    let stderr = bench.lsgm("train tiny.toml --out run --resume --set train.lsgm.steps=6").succeeds().stderr;
+    let notice = stderr.lines().find(|l| l.contains("goes on with its own config")).unwrap();
+    assert!(notice.contains("train.checkpoint_every: 3 -> 4") && notice.contains("train.seed: 0 -> 7"), "{notice}");
+    assert!(!notice.contains("train.lsgm.steps"), "what was asked for is not ignored: {notice}");
+    let config = std::fs::read_to_string(bench.path("run/config.toml")).unwrap();
+    for part in ["checkpoint_every = 4", "seed = 7", "steps = 6"] {
+        assert!(config.contains(part), "{part} is missing in\n{config}");
+    }
+    assert_eq!(step(&bench.path("run")), 18);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Ctrl-C.
+//! Ctrl-C. SIGHUP and SIGTERM keep their meaning, so that `nohup` works.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -38,8 +38,8 @@ pub fn main(registry: Registry) -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    environment::configure(arguments.threads);
     terminal::start(arguments.quiet);
+    environment::configure(arguments.threads);
     match commands::run(arguments.command, &registry) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

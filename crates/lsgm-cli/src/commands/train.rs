@@ -13,6 +13,7 @@ use crate::commands::finish;
 use crate::commands::watch::Watch;
 use crate::config::{Config, Tree};
 use crate::interrupt::StopsTraining;
+use crate::output::Output;
 use crate::registry::Registry;
 use crate::run::{Override, Parts, Run, another_architecture, apply, data_folder, stored_config};
 use crate::{Error, Result, terminal};
@@ -103,12 +104,12 @@ fn resume(args: &Train, folder: &Path, registry: &Registry) -> Result<(Trainer, 
     }
     let parts = Parts::new(&config, &run.assets()?)?;
     let data = training_data(&parts, &config)?;
-    run.write("config.toml", config.to_toml()?.as_bytes())?;
     let (train, sample) = (config.train.clone(), config.sample.clone());
     let mut trainer = Trainer::new(parts.spec.clone(), train, sample, data, &Device::Cpu, Some(run))
         .map_err(|e| config.locate(e.into()))?;
     trainer.resume().map_err(|e| another_architecture(folder, e))?;
     check_stage(args.stage, trainer.state().stage, folder)?;
+    Output::prepare(&folder.join("config.toml"))?.write(config.to_toml()?.as_bytes())?;
     Ok((trainer, parts, config))
 }
 
