@@ -1,15 +1,24 @@
 //! From `z_1` to `z_0`: every sampler is a free function of the prior, the start, its options, and a callback that sees
 //! each step.
 
+mod choice;
+mod deterministic;
 mod dormand_prince;
 mod error;
 mod flow;
+mod grid;
+mod stochastic;
+mod walk;
 
+pub use choice::{Solver, SolverConfig, sample};
+pub use deterministic::{ddim, dpm_solver_2m, dpm_solver_3m, heun};
 pub use dormand_prince::Rk45Options;
 pub(crate) use dormand_prince::{State, integrate};
 pub use error::SolverError;
 pub(crate) use flow::drift;
 pub use flow::probability_flow_rk45;
+pub use grid::Grid;
+pub use stochastic::{ancestral, euler_maruyama, predictor_corrector};
 
 use candle_core::Tensor;
 use lsgm_core::Result;

@@ -1,0 +1,275 @@
+//! Samplers on distributions whose score and density are known.
+
+use candle_core::{DType, Device, Tensor};
+use lsgm_core::{LatentShape, Pass, Result, Rng};
+use lsgm_prior::solvers::{Grid, Solver, SolverConfig, SolverError, sample};
+use lsgm_prior::{OdeOptions, Prior, ScoreNetwork, Sde, SdeConfig, Trace, ode_log_prob};
+
+/// A mixture of isotropic Gaussians in two dimensions: weight, mean, variance.
+#[derive(Clone)]
+struct Mixture(Vec<(f64, [f64; 2], f64)>);
+
+impl Mixture {
+    fn toy() -> Self {
+        Self(vec![(0.5, [1.2, 0.4], 0.05), (0.3, [-0.9, 0.9], 0.1), (0.2, [0.0, -1.1], 0.02)])
+    }
+
+    fn gaussian(variance: f64) -> Self {
+        Self(vec![(1.0, [0.3, -0.2], variance)])
+    }
+
+    /// The mixture after diffusion to time `t`.
+    fn at(&self, sde: &Sde, t: f64) -> Self {
+        let (m, v) = (sde.mean_coefficient(t), sde.variance(t));
+        Self(self.0.iter().map(|&(w, mean, s)| (w, mean.map(|x| m * x), m * m * s + v)).collect())
+    }
+
+    fn log_terms(&self, x: [f64; 2]) -> Vec<f64> {
+        let term = |&(w, mean, v): &(f64, [f64; 2], f64)| {
+            let square = (x[0] - mean[0]).powi(2) + (x[1] - mean[1]).powi(2);
+            w.ln() - 0.5 * square / v - (2.0 * std::f64::consts::PI * v).ln()
+        };
+        self.0.iter().map(term).collect()
+    }
+
+    fn log_density(&self, x: [f64; 2]) -> f64 {
+        let terms = self.log_terms(x);
+        let most = terms.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        most + terms.iter().map(|t| (t - most).exp()).sum::<f64>().ln()
+    }
+
+    fn draw(&self, n: usize, rng: &mut Rng) -> Vec<[f64; 2]> {
+        (0..n)
+            .map(|_| {
+                let (mut u, mut pick) = (rng.uniform(), self.0[0]);
+                for &component in &self.0 {
+                    pick = component;
+                    u -= component.0;
+                    if u < 0.0 {
+                        break;
+                    }
+                }
+                pick.1.map(|mean| mean + pick.2.sqrt() * rng.normal())
+            })
+            .collect()
+    }
+
+    /// Mean and covariance (xx, yy, xy).
+    fn moments(&self) -> [f64; 5] {
+        let sum = |f: &dyn Fn(&[f64; 2], f64) -> f64| self.0.iter().map(|(w, mean, v)| w * f(mean, *v)).sum::<f64>();
+        let (x, y) = (sum(&|m, _| m[0]), sum(&|m, _| m[1]));
+        let second = [sum(&|m, v| m[0] * m[0] + v), sum(&|m, v| m[1] * m[1] + v), sum(&|m, _| m[0] * m[1])];
+        [x, y, second[0] - x * x, second[1] - y * y, second[2] - x * y]
+    }
+}
+
+/// `ε = -σ ∇ log p_t`, exactly, in tensor operations so that its divergence can be taken.
+struct ExactScore {
+    sde: Sde,
+    data: Mixture,
+}
+
+impl ScoreNetwork for ExactScore {
+    fn forward(&self, z: &Tensor, t: &Tensor, _: &mut Pass<'_>) -> Result<Tensor> {
+        // Every solver asks for one time at once.
+        let t = t.to_dtype(DType::F64)?.to_vec1::<f64>()?[0];
+        let mixture = self.data.at(&self.sde, t);
+        let (mut logits, mut pulls) = (Vec::new(), Vec::new());
+        for (w, mean, v) in &mixture.0 {
+            let mean = Tensor::new(mean, z.device())?.reshape((1, 2, 1))?.to_dtype(z.dtype())?;
+            let offset = z.broadcast_sub(&mean)?;
+            logits.push(offset.sqr()?.sum_keepdim(1)?.affine(-0.5 / v, w.ln() - v.ln())?);
+            pulls.push((offset * (1.0 / v))?);
+        }
+        let logits = Tensor::cat(&logits, 2)?;
+        let most = logits.max_keepdim(2)?.detach();
+        let shares = logits.broadcast_sub(&most)?.exp()?;
+        let shares = shares.broadcast_div(&shares.sum_keepdim(2)?)?;
+        let total = Tensor::cat(&pulls, 2)?.broadcast_mul(&shares)?.sum_keepdim(2)?;
+        Ok((total * self.sde.sigma(t))?)
+    }
+}
+
+const SHAPE: [usize; 3] = [0, 2, 1];
+
+fn prior(config: &SdeConfig, data: &Mixture, t_eps: f64) -> Prior {
+    let sde = Sde::new(config).unwrap();
+    let network = Box::new(ExactScore { sde, data: data.clone() });
+    Prior::with_network(sde, LatentShape::line(SHAPE[1], SHAPE[2]), t_eps, None, network).unwrap()
+}
+
+fn points(z: &Tensor) -> Vec<[f64; 2]> {
+    let values: Vec<Vec<f64>> = z.squeeze(2).unwrap().to_dtype(DType::F64).unwrap().to_vec2().unwrap();
+    values.into_iter().map(|v| [v[0], v[1]]).collect()
+}
+
+fn latents(points: &[[f64; 2]]) -> Tensor {
+    let flat: Vec<f64> = points.iter().flatten().copied().collect();
+    Tensor::from_vec(flat, (points.len(), 2, 1), &Device::Cpu).unwrap()
+}
+
+fn run(prior: &Prior, z1: &Tensor, config: &SolverConfig, seed: u64) -> (Tensor, usize) {
+    sample(prior, z1, config, &mut Rng::new(seed), &mut |_| Ok(())).unwrap()
+}
+
+/// Of Gaussian data the flow is known: it scales the distance from the mean by the ratio of standard deviations.
+#[test]
+fn deterministic_solvers_converge_with_their_order() {
+    let data = Mixture::gaussian(0.2);
+    let t_eps = 1e-3;
+    for config in [SdeConfig::default(), SdeConfig::all_defaults()[2]] {
+        let prior = prior(&config, &data, t_eps);
+        let z1 = Rng::new(1).normal_tensor((50, 2, 1), DType::F64, &Device::Cpu).unwrap();
+        let (start, end) = (data.at(prior.sde(), 1.0), data.at(prior.sde(), t_eps));
+        let ratio = (end.0[0].2 / start.0[0].2).sqrt();
+        let flow = |x: [f64; 2]| [0, 1].map(|i| end.0[0].1[i] + ratio * (x[i] - start.0[0].1[i]));
+        let exact: Vec<[f64; 2]> = points(&z1).into_iter().map(flow).collect();
+        let error = |solver, steps| {
+            let config = SolverConfig { solver, steps, ..SolverConfig::default() };
+            let (z0, _) = run(&prior, &z1, &config, 0);
+            let off: f64 =
+                points(&z0).iter().zip(&exact).map(|(a, b)| (a[0] - b[0]).powi(2) + (a[1] - b[1]).powi(2)).sum();
+            (off / 50.0).sqrt()
+        };
+        for (solver, order) in
+            [(Solver::Ddim, 1.0), (Solver::Heun, 2.0), (Solver::DpmSolver2m, 2.0), (Solver::DpmSolver3m, 2.0)]
+        {
+            let (coarse, fine) = (error(solver, 80), error(solver, 160));
+            let slope = (coarse / fine).log2();
+            eprintln!("{} {solver}: {coarse:.2e} {fine:.2e}, order {slope:.2}", config.name());
+            assert!(slope > order - 0.12, "{solver}: {coarse:e} {fine:e} {slope}");
+        }
+        // More order, less error.
+        assert!(error(Solver::DpmSolver2m, 40) < error(Solver::Ddim, 40));
+        assert!(error(Solver::DpmSolver3m, 40) < error(Solver::DpmSolver2m, 40));
+    }
+}
+
+#[test]
+fn every_sampler_gives_the_moments_of_the_mixture() {
+    let data = Mixture::toy();
+    let t_eps = 1e-3;
+    let n = 4000;
+    for sde in [SdeConfig::default(), SdeConfig::all_defaults()[2]] {
+        let prior = prior(&sde, &data, t_eps);
+        let truth = data.at(prior.sde(), t_eps).moments();
+        let mut rng = Rng::new(11);
+        for solver in Solver::ALL {
+            let (steps, grid) = match solver {
+                Solver::EulerMaruyama => (500, Grid::Uniform),
+                Solver::Ddim => (400, Grid::LogSnr),
+                Solver::Ancestral | Solver::PredictorCorrector => (200, Grid::LogSnr),
+                _ => (50, Grid::LogSnr),
+            };
+            let config = SolverConfig { solver, steps, grid, snr: 0.03, tolerance: 1e-4, ..SolverConfig::default() };
+            let z1 = prior.sample_base(n, 1.0, DType::F32, &Device::Cpu, &mut rng).unwrap();
+            let (z0, nfe) = sample(&prior, &z1, &config, &mut rng, &mut |_| Ok(())).unwrap();
+            assert!(nfe >= 20);
+            let points = points(&z0);
+            let mean = [0, 1].map(|i| points.iter().map(|p| p[i]).sum::<f64>() / n as f64);
+            let check = |what: &str, value: &dyn Fn(&[f64; 2]) -> f64, truth: f64| {
+                let values: Vec<f64> = points.iter().map(value).collect();
+                let average = values.iter().sum::<f64>() / n as f64;
+                let spread = values.iter().map(|v| (v - average).powi(2)).sum::<f64>() / (n * (n - 1)) as f64;
+                let off = (average - truth) / spread.sqrt();
+                assert!(
+                    off.abs() < 3.0,
+                    "{} {solver} {what}: {average} instead of {truth}, {off:.1} errors",
+                    sde.name()
+                );
+            };
+            check("mean x", &|p| p[0], truth[0]);
+            check("mean y", &|p| p[1], truth[1]);
+            check("variance x", &|p| (p[0] - mean[0]).powi(2), truth[2]);
+            check("variance y", &|p| (p[1] - mean[1]).powi(2), truth[3]);
+            check("covariance", &|p| (p[0] - mean[0]) * (p[1] - mean[1]), truth[4]);
+        }
+    }
+}
+
+#[test]
+fn the_ode_likelihood_is_the_density() {
+    let data = Mixture::toy();
+    for config in SdeConfig::all_defaults().into_iter().take(3) {
+        let prior = prior(&config, &data, 1e-5);
+        let x = data.draw(200, &mut Rng::new(2));
+        let truth: Vec<f64> = x.iter().map(|x| data.log_density(*x)).collect();
+        let options = OdeOptions { tolerance: 1e-6, trace: Trace::Exact, ..OdeOptions::default() };
+        let found = ode_log_prob(&prior, &latents(&x), &options, &mut Rng::new(3)).unwrap();
+        let found: Vec<f64> = found.log_p.to_vec1().unwrap();
+        let mean = |v: &[f64]| v.iter().sum::<f64>() / v.len() as f64;
+        let worst = found.iter().zip(&truth).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        let off = (mean(&found) - mean(&truth)).abs();
+        eprintln!("{}: mean off by {off:.1e} nats, worst {worst:.1e}", config.name());
+        // The densest component has variance 0.02, so that the noise at the cut-off is seen by single points.
+        assert!(off < 0.02 && worst < 0.05, "{} {off} {worst}", config.name());
+    }
+}
+
+#[test]
+fn callbacks_see_each_step_and_can_stop() {
+    let prior = prior(&SdeConfig::default(), &Mixture::toy(), 1e-3);
+    let z1 = prior.sample_base(3, 0.5, DType::F32, &Device::Cpu, &mut Rng::new(1)).unwrap();
+    let config = SolverConfig { solver: Solver::Heun, steps: 5, ..SolverConfig::default() };
+    let mut seen = Vec::new();
+    let mut watch = |step: &lsgm_prior::solvers::Step<'_>| {
+        seen.push((step.index, step.steps, step.nfe));
+        Ok(())
+    };
+    let (_, nfe) = sample(&prior, &z1, &config, &mut Rng::new(0), &mut watch).unwrap();
+    assert_eq!(nfe, 10);
+    assert_eq!(seen, (1..=5).map(|i| (i, Some(5), 2 * i)).collect::<Vec<_>>());
+    let mut stop = |_: &lsgm_prior::solvers::Step<'_>| Err(lsgm_core::Error::contract("test", "enough"));
+    assert!(sample(&prior, &z1, &config, &mut Rng::new(0), &mut stop).is_err());
+}
+
+#[test]
+fn stochastic_samplers_follow_the_generator() {
+    let prior = prior(&SdeConfig::default(), &Mixture::toy(), 1e-3);
+    let z1 = prior.sample_base(2, 1.0, DType::F32, &Device::Cpu, &mut Rng::new(1)).unwrap();
+    for solver in Solver::ALL {
+        let config = SolverConfig { solver, steps: 10, tolerance: 1e-3, ..SolverConfig::default() };
+        let runs: Vec<_> = [4, 4, 5].map(|seed| points(&run(&prior, &z1, &config, seed).0)).into();
+        assert_eq!(runs[0], runs[1]);
+        let noisy = matches!(solver, Solver::EulerMaruyama | Solver::Ancestral | Solver::PredictorCorrector);
+        assert_eq!(runs[0] != runs[2], noisy, "{solver}");
+        assert_eq!(solver.name().parse::<Solver>().unwrap(), solver);
+        assert_eq!(serde_json::to_string(&solver).unwrap(), format!("\"{solver}\""));
+    }
+    assert!("rk54".parse::<Solver>().unwrap_err().contains("rk45, euler-maruyama"));
+}
+
+/// A network that returns nonsense beyond a time.
+struct Broken;
+
+impl ScoreNetwork for Broken {
+    fn forward(&self, z: &Tensor, _: &Tensor, _: &mut Pass<'_>) -> Result<Tensor> {
+        Ok((z * f64::NAN)?)
+    }
+}
+
+#[test]
+fn options_out_of_range_and_divergence_are_errors_that_help() {
+    let sde = Sde::new(&SdeConfig::default()).unwrap();
+    let broken = Prior::with_network(sde, LatentShape::line(2, 1), 1e-3, None, Box::new(Broken)).unwrap();
+    let z1 = Tensor::ones((2, 2, 1), DType::F32, &Device::Cpu).unwrap();
+    for solver in Solver::ALL {
+        let config = SolverConfig { solver, ..SolverConfig::default() };
+        let error = sample(&broken, &z1, &config, &mut Rng::new(0), &mut |_| Ok(())).unwrap_err();
+        let message = error.to_string();
+        assert!(message.contains("not finite") && message.contains("raise t_eps"), "{solver}: {message}");
+        let lsgm_core::Error::Other(inner) = error else { panic!("{solver}") };
+        assert!(matches!(inner.downcast_ref::<SolverError>(), Some(SolverError::NotFinite { .. })));
+    }
+    let refused = [
+        (SolverConfig { tolerance: 0.0, ..SolverConfig::default() }, "sample.tolerance"),
+        (SolverConfig { solver: Solver::Heun, steps: 0, ..SolverConfig::default() }, "sample.steps"),
+        (SolverConfig { t_eps: Some(1.0), ..SolverConfig::default() }, "sample.t_eps"),
+        (SolverConfig { t_eps: Some(0.0), ..SolverConfig::default() }, "sample.t_eps"),
+        (SolverConfig { solver: Solver::PredictorCorrector, snr: 0.0, ..SolverConfig::default() }, "sample.snr"),
+    ];
+    for (config, key) in refused {
+        let message = config.validate("sample").unwrap_err().to_string();
+        assert!(message.contains(key), "{message}");
+    }
+}
