@@ -1,6 +1,6 @@
 //! Files that cannot be written: found out before the work, nothing lost, nothing half-written.
 
-use crate::support::Bench;
+use crate::support::{Bench, Finished};
 
 #[test]
 fn outputs_are_refused_before_the_work() {
@@ -32,20 +32,40 @@ fn an_unwritable_run_directory_is_told() {
     bench.lsgm("train tiny.toml --out file").fails(2, &["file"]);
 }
 
-/// A limit on the size of files stands for a full disk.
+/// A limit on the size of files, in KiB, stands for a full disk.
+#[cfg(unix)]
+fn on_a_full_disk(bench: &Bench, limit: u32, line: &str) -> Finished {
+    let script = format!("trap '' XFSZ; ulimit -f {limit}; exec \"$0\" {line}");
+    let mut command = std::process::Command::new("bash");
+    command.args(["-c", &script, env!("CARGO_BIN_EXE_lsgm")]).current_dir(bench.path("."));
+    Finished::new(command.output().unwrap())
+}
+
+#[test]
+#[cfg(unix)]
+fn nothing_half_written_is_left() {
+    let bench = Bench::trained();
+    bench.write("sheets/old.png", "kept");
+    for (line, name) in [
+        ("sample run --count 64 --out sheets/a.png", "a.png"),
+        ("sample run --count 64 --out sheets/old.png", "old.png"),
+        ("reconstruct run --count 64 --out sheets/b.png", "b.png"),
+        ("evaluate run --limit 4 --json sheets/e.json", "e.json"),
+    ] {
+        let limit = u32::from(name.ends_with(".png"));
+        on_a_full_disk(&bench, limit, line).fails(1, &[name, "File too large"]);
+    }
+    assert_eq!(bench.files("sheets"), ["old.png"]);
+    assert_eq!(std::fs::read(bench.path("sheets/old.png")).unwrap(), b"kept");
+}
+
 #[test]
 #[cfg(unix)]
 fn a_full_run_directory_loses_nothing() {
     let bench = Bench::new();
     bench.lsgm("train tiny.toml --out run --stage vae").succeeds();
-    let before = std::fs::read(bench.path("run/model.safetensors")).unwrap();
-    let script = "trap '' XFSZ; ulimit -f 2; exec \"$0\" train tiny.toml --out run --resume";
-    let output = std::process::Command::new("bash")
-        .args(["-c", script, env!("CARGO_BIN_EXE_lsgm")])
-        .current_dir(bench.path("."))
-        .output()
-        .unwrap();
-    crate::support::Finished::new(output).fails(1, &["run", "File too large"]);
-    assert_eq!(std::fs::read(bench.path("run/model.safetensors")).unwrap(), before, "the checkpoint before is kept");
+    let before = bench.tensors("run/model.safetensors");
+    on_a_full_disk(&bench, 2, "train tiny.toml --out run --resume").fails(1, &["run", "File too large"]);
+    assert!(bench.tensors("run/model.safetensors") == before, "the checkpoint before is kept");
     bench.lsgm("train tiny.toml --out run --resume").succeeds();
 }
