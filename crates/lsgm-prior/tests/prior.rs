@@ -2,7 +2,9 @@
 
 use candle_core::{DType, Device, Tensor, Var};
 use lsgm_core::{LatentShape, ParamStore, Pass, Result, Rng};
-use lsgm_prior::networks::{Conditioning, UnetConfig};
+use lsgm_prior::networks::{
+    Conditioning, NcsnppConfig, Progressive, ProgressiveCombine, ProgressiveInput, TransformerConfig, UnetConfig,
+};
 use lsgm_prior::solvers::{Rk45Options, probability_flow_rk45};
 use lsgm_prior::{
     MixedScore, NetworkConfig, OdeOptions, Prior, PriorConfig, ScoreNetwork, Sde, SdeConfig, Trace, Weighting,
@@ -127,67 +129,123 @@ fn training_starts_from_the_normal_prior() {
     }
 }
 
-#[test]
-fn networks_keep_odd_sizes_and_both_layouts() {
-    let mut multipliers = vec![1];
-    for _ in 0..3 {
-        for shape in [LatentShape::plane(3, 7, 7), LatentShape::plane(3, 5, 8), LatentShape::line(3, 13)] {
-            for conditioning in [Conditioning::Additive, Conditioning::ScaleShift] {
-                let NetworkConfig::Unet(unet) = small(vec![0]).network;
-                let unet = UnetConfig { channel_multipliers: multipliers.clone(), conditioning, ..unet };
-                let config = PriorConfig { network: NetworkConfig::Unet(unet), ..PriorConfig::default() };
-                let store = store(DType::F32);
-                let prior = Prior::new(&config, shape, &store.root()).unwrap();
-                randomize(&store);
-                let z = normal(&shape.dims(2), 1).to_dtype(DType::F32).unwrap();
-                let t = Tensor::new(&[0.1f32, 0.9], &Device::Cpu).unwrap();
-                let epsilon = prior.epsilon(&z, &t, &mut Pass::eval(&mut Rng::new(0))).unwrap();
-                assert_eq!(epsilon.dims(), z.dims());
-                // Every parameter takes part.
-                let loss = epsilon.sqr().unwrap().sum_all().unwrap();
-                let grads = loss.backward().unwrap();
-                for (name, var) in store.vars() {
-                    let grad = grads.get(var.as_tensor()).unwrap_or_else(|| panic!("{name} has no gradient"));
-                    assert!(mean(&grad.abs().unwrap()) > 0.0, "{name}");
-                }
+/// Small networks of every kind and with every option.
+fn networks() -> Vec<NetworkConfig> {
+    let mut found = Vec::new();
+    for levels in [vec![1], vec![1, 2], vec![1, 2, 2]] {
+        for conditioning in [Conditioning::Additive, Conditioning::ScaleShift] {
+            let NetworkConfig::Unet(unet) = small(vec![0]).network else { unreachable!() };
+            found.push(NetworkConfig::Unet(UnetConfig { channel_multipliers: levels.clone(), conditioning, ..unet }));
+        }
+    }
+    let ncsnpp = NcsnppConfig {
+        channels: 8,
+        channel_multipliers: vec![1, 2, 1],
+        blocks: 1,
+        attention: vec![4, 7, 13],
+        embedding: 8,
+        dropout: 0.0,
+        ..NcsnppConfig::default()
+    };
+    for fir in [false, true] {
+        for progressive in [Progressive::None, Progressive::OutputSkip, Progressive::Residual] {
+            for progressive_input in [ProgressiveInput::None, ProgressiveInput::InputSkip, ProgressiveInput::Residual] {
+                let options = NcsnppConfig { fir, progressive, progressive_input, ..ncsnpp.clone() };
+                found.push(NetworkConfig::Ncsnpp(options));
             }
         }
-        multipliers.push(2);
     }
+    let progressive_combine = ProgressiveCombine::Cat;
+    let progressive_input = ProgressiveInput::InputSkip;
+    let cat = NcsnppConfig { progressive_combine, progressive_input, skip_rescale: false, ..ncsnpp };
+    found.push(NetworkConfig::Ncsnpp(cat));
+    let transformer =
+        TransformerConfig { channels: 16, blocks: 2, heads: 2, embedding: 8, ..TransformerConfig::default() };
+    found.push(NetworkConfig::Transformer(transformer));
+    found
 }
 
 #[test]
-fn the_unets_gradient_is_the_slope() {
-    let shape = LatentShape::plane(2, 5, 5);
-    let store = store(DType::F64);
-    let prior = Prior::new(&small(vec![1]), shape, &store.root()).unwrap();
-    randomize(&store);
-    let times = prior.times_at(Weighting::LlIw, &[0.3, 0.7]).unwrap();
-    let z = normal(&[2, 2, 5, 5], 1);
-    let direction = normal(&[2, 2, 5, 5], 2);
-    let loss =
-        |z: &Tensor| prior.cross_entropy(z, &times, &mut Pass::eval(&mut Rng::new(5))).unwrap().sum_all().unwrap();
-    let var = Var::from_tensor(&z).unwrap();
-    let grads = loss(var.as_tensor()).backward().unwrap();
-    let slope =
-        (grads.get(var.as_tensor()).unwrap() * &direction).unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap();
-    let h = 1e-5;
-    let value = |h: f64| loss(&(&z + (&direction * h).unwrap()).unwrap()).to_scalar::<f64>().unwrap();
-    let numeric = (value(h) - value(-h)) / (2.0 * h);
-    assert!((slope / numeric - 1.0).abs() < 1e-6, "{slope} {numeric}");
-    for (name, var) in store.vars() {
-        let original = var.as_tensor().copy().unwrap();
-        let direction = normal(var.dims(), 3);
-        let value = |h: f64| {
-            var.set(&(&original + (&direction * h).unwrap()).unwrap()).unwrap();
-            loss(&z).to_scalar::<f64>().unwrap()
-        };
-        let numeric = (value(h) - value(-h)) / (2.0 * h);
-        var.set(&original).unwrap();
-        let grads = loss(&z).backward().unwrap();
-        let slope = (grads.get(var.as_tensor()).unwrap() * &direction).unwrap().sum_all().unwrap();
-        let slope = slope.to_scalar::<f64>().unwrap();
-        assert!((slope - numeric).abs() < 1e-5 * (1.0 + numeric.abs()), "{name}: {slope} {numeric}");
+fn networks_keep_odd_sizes_and_both_layouts() {
+    for network in networks() {
+        for shape in [LatentShape::plane(3, 7, 7), LatentShape::plane(3, 5, 8), LatentShape::line(3, 13)] {
+            let config = PriorConfig { network: network.clone(), ..PriorConfig::default() };
+            let store = store(DType::F32);
+            let prior = Prior::new(&config, shape, &store.root()).unwrap();
+            let z = normal(&shape.dims(2), 1).to_dtype(DType::F32).unwrap();
+            let t = Tensor::new(&[0.1f32, 0.9], &Device::Cpu).unwrap();
+            let epsilon = |prior: &Prior| prior.epsilon(&z, &t, &mut Pass::eval(&mut Rng::new(0))).unwrap();
+            // An untrained network says 0, so that training starts from the scaled normal score.
+            let start = (epsilon(&prior) / (1.0 - prior.alpha().unwrap()[0])).unwrap();
+            let sigma =
+                Tensor::new(&[prior.sde().sigma(0.1) as f32, prior.sde().sigma(0.9) as f32], &Device::Cpu).unwrap();
+            let sigma = sigma.reshape([&[2][..], &vec![1; z.rank() - 1]].concat()).unwrap();
+            assert!(mean(&(start - z.broadcast_mul(&sigma).unwrap()).unwrap().abs().unwrap()) < 1e-6, "{network:?}");
+
+            randomize(&store);
+            let epsilon = epsilon(&prior);
+            assert_eq!(epsilon.dims(), z.dims());
+            let grads = epsilon.sqr().unwrap().sum_all().unwrap().backward().unwrap();
+            // A bias of the keys shifts all logits alike and has no gradient but rounding.
+            for (name, var) in store.vars().into_iter().filter(|(name, _)| !name.ends_with("NIN_1.b")) {
+                let grad = grads.get(var.as_tensor()).unwrap_or_else(|| panic!("{network:?} {name} has no gradient"));
+                assert!(mean(&grad.abs().unwrap()) > 0.0, "{network:?} {name}");
+            }
+        }
+    }
+}
+
+/// Central differences of the cross entropy, in `z_0` and in all parameters at once.
+#[test]
+fn gradients_are_slopes() {
+    let patch =
+        TransformerConfig { patch: 2, channels: 16, heads: 2, blocks: 1, embedding: 8, ..TransformerConfig::default() };
+    let mut all = networks();
+    all.push(NetworkConfig::Transformer(patch));
+    for network in all {
+        for shape in [LatentShape::plane(2, 6, 4), LatentShape::line(2, 6)] {
+            if network.validate("network", &shape).is_err() {
+                continue;
+            }
+            let config = PriorConfig { network: network.clone(), ..PriorConfig::default() };
+            let store = store(DType::F64);
+            let prior = Prior::new(&config, shape, &store.root()).unwrap();
+            randomize(&store);
+            let times = prior.times_at(Weighting::LlIw, &[0.3, 0.7]).unwrap();
+            let loss = |z: &Tensor| {
+                prior.cross_entropy(z, &times, &mut Pass::eval(&mut Rng::new(5))).unwrap().sum_all().unwrap()
+            };
+            let value = |z: &Tensor| loss(z).to_scalar::<f64>().unwrap();
+            let z = normal(&shape.dims(2), 1);
+            let leaf = Var::from_tensor(&z).unwrap();
+            let grads = loss(leaf.as_tensor()).backward().unwrap();
+            let inner = |var: &Var, direction: &Tensor| {
+                let product = (grads.get(var.as_tensor()).unwrap() * direction).unwrap();
+                product.sum_all().unwrap().to_scalar::<f64>().unwrap()
+            };
+            let h = 1e-6;
+            let direction = normal(&shape.dims(2), 2);
+            let at = |h: f64| value(&(&z + (&direction * h).unwrap()).unwrap());
+            let numeric = (at(h) - at(-h)) / (2.0 * h);
+            let slope = inner(&leaf, &direction);
+            assert!((slope - numeric).abs() < 1e-6 * (1.0 + numeric.abs()), "{network:?} z0: {slope} {numeric}");
+
+            let vars: Vec<(Var, Tensor, Tensor)> = store
+                .vars()
+                .into_iter()
+                .enumerate()
+                .map(|(i, (_, var))| (var.clone(), var.as_tensor().copy().unwrap(), normal(var.dims(), 100 + i as u64)))
+                .collect();
+            let slope: f64 = vars.iter().map(|(var, _, direction)| inner(var, direction)).sum();
+            let at = |h: f64| {
+                for (var, original, direction) in &vars {
+                    var.set(&(original + (direction * h).unwrap()).unwrap()).unwrap();
+                }
+                value(&z)
+            };
+            let numeric = (at(h) - at(-h)) / (2.0 * h);
+            assert!((slope - numeric).abs() < 1e-6 * (1.0 + numeric.abs()), "{network:?}: {slope} {numeric}");
+        }
     }
 }
 

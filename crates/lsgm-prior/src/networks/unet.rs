@@ -38,7 +38,7 @@ impl Default for UnetConfig {
         Self {
             channels: 64,
             channel_multipliers: vec![1, 2],
-            blocks: 2,
+            blocks: 1,
             attention: vec![1],
             heads: 4,
             dropout: 0.0,
@@ -272,7 +272,8 @@ impl Builder<'_> {
             let mut resample = None;
             if level + 1 < self.levels() {
                 let (kernel, conv) = (self.plane.kernel(3), self.plane.conv(3, 1));
-                resample = Some(Conv2d::new(channels, channels, kernel, conv, true, &params.pp("resample"))?);
+                resample = Some(Conv2d::new(channels, width, kernel, conv, true, &params.pp("resample"))?);
+                channels = width;
             }
             let mut blocks = Vec::new();
             for i in 0..=self.config.blocks {

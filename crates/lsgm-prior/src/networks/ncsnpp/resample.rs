@@ -113,7 +113,7 @@ mod tests {
         let fir = Resampler::new(true, plane, &params).unwrap();
         // 3/8 · 8 + 3/8 · 16 + 1/8 · 0; 1/8 · 16 + 3/8 · 0 + 3/8 · 8.
         assert_eq!(values(&fir.down(plane, &x).unwrap()), [9.0, 5.0]);
-        let doubled = Plane { size: (1, 8), ..plane };
+        let doubled = Plane::new(&LatentShape::line(1, 8));
         // Weights 3/4 and 1/4 of the nearest two, zeros beyond the ends.
         assert_eq!(values(&fir.up(doubled, &x).unwrap()), [6.0, 10.0, 14.0, 12.0, 4.0, 2.0, 6.0, 6.0]);
         assert_eq!(fir.before_strided_conv(plane, &x).unwrap().dims(), [1, 1, 1, 5]);
