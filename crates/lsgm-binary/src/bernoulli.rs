@@ -30,7 +30,8 @@ impl Likelihood for Bernoulli {
         if temperature <= 0.0 {
             return Ok(self.logits.gt(&self.logits.zeros_like()?)?.to_dtype(dtype)?);
         }
-        let threshold = rng.uniform_tensor(self.logits.shape().clone(), DType::F32, self.logits.device())?.to_dtype(dtype)?;
+        let threshold =
+            rng.uniform_tensor(self.logits.shape().clone(), DType::F32, self.logits.device())?.to_dtype(dtype)?;
         let probability = Self::new((&self.logits / temperature)?).mean()?;
         Ok(threshold.lt(&probability)?.to_dtype(dtype)?)
     }
@@ -48,7 +49,8 @@ mod tests {
 
     #[test]
     fn probabilities_of_both_values_sum_to_one_even_at_extreme_logits() {
-        let logits = Tensor::new(&[-200f32, -3.0, 0.0, 0.5, 200.0], &Device::Cpu).unwrap().reshape((5, 1, 1, 1)).unwrap();
+        let logits =
+            Tensor::new(&[-200f32, -3.0, 0.0, 0.5, 200.0], &Device::Cpu).unwrap().reshape((5, 1, 1, 1)).unwrap();
         let p = Bernoulli::new(logits.clone());
         let one = p.log_prob(&logits.ones_like().unwrap()).unwrap().exp().unwrap().to_vec1::<f32>().unwrap();
         let zero = p.log_prob(&logits.zeros_like().unwrap()).unwrap().exp().unwrap().to_vec1::<f32>().unwrap();

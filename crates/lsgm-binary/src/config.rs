@@ -61,7 +61,8 @@ impl PlainConfig {
             return Err(Error::config(key("output_channels"), "give at least 1"));
         }
         if self.latent_groups == 0 || self.latent_channels == 0 || self.latent_channels % self.latent_groups != 0 {
-            let message = format!("{} latent channels cannot be split into {} groups", self.latent_channels, self.latent_groups);
+            let message =
+                format!("{} latent channels cannot be split into {} groups", self.latent_channels, self.latent_groups);
             return Err(Error::config(key("latent_groups"), message));
         }
         Ok(())

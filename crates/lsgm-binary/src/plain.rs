@@ -65,13 +65,18 @@ impl PlainVae {
         Ok(Self {
             shape: LatentShape::plane(config.latent_channels, height >> levels, width >> levels),
             stem: Conv2d::new(1, first, (5, 5), stem, true, &enc.pp("stem"))?,
-            encoder: (0..levels).map(|l| EncoderLevel::new(config, l, &enc.pp("levels").pp(l))).collect::<Result<_>>()?,
+            encoder: (0..levels)
+                .map(|l| EncoderLevel::new(config, l, &enc.pp("levels").pp(l)))
+                .collect::<Result<_>>()?,
             encoder_norm: norm_silu(last, &enc.pp("norm"))?,
             heads: (0..config.latent_groups)
                 .map(|g| PosteriorHead::new(last, group, g, &enc.pp("heads").pp(g)))
                 .collect::<Result<_>>()?,
             decoder_in: conv3x3(config.latent_channels, last, &dec.pp("in"))?,
-            decoder: (0..levels).rev().map(|l| DecoderLevel::new(config, l, &dec.pp("levels").pp(l))).collect::<Result<_>>()?,
+            decoder: (0..levels)
+                .rev()
+                .map(|l| DecoderLevel::new(config, l, &dec.pp("levels").pp(l)))
+                .collect::<Result<_>>()?,
             output: Output::new(first, config.output_channels, &dec.pp("out"))?,
         })
     }

@@ -15,7 +15,8 @@ pub(crate) fn grid(items: &Tensor, arrangement: Arrangement) -> Result<Artifact>
     let columns = columns(n, arrangement);
     let rows = (0..n).map(|i| place(i, columns, arrangement).0 + 1).max().unwrap_or(1);
     let (cell_h, cell_w) = (ZOOM * h + GAP, ZOOM * w + GAP);
-    let mut sheet = GrayImage::from_pixel((columns * cell_w + GAP) as u32, (rows * cell_h + GAP) as u32, Luma([BACKGROUND]));
+    let mut sheet =
+        GrayImage::from_pixel((columns * cell_w + GAP) as u32, (rows * cell_h + GAP) as u32, Luma([BACKGROUND]));
     for i in 0..n {
         let (row, column) = place(i, columns, arrangement);
         for y in 0..ZOOM * h {
@@ -57,7 +58,10 @@ mod tests {
 
     #[test]
     fn pairs_lie_above_each_other_and_paths_in_rows() {
-        assert_eq!([0, 1, 2, 3, 4, 5].map(|i| place(i, 2, Arrangement::Pairs)), [(0, 0), (1, 0), (0, 1), (1, 1), (2, 0), (3, 0)]);
+        assert_eq!(
+            [0, 1, 2, 3, 4, 5].map(|i| place(i, 2, Arrangement::Pairs)),
+            [(0, 0), (1, 0), (0, 1), (1, 1), (2, 0), (3, 0)]
+        );
         assert_eq!(place(7, 5, Arrangement::Paths(5)), (1, 2));
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use lsgm_core::Split;
+use lsgm_prior::solvers::Solver;
 
 /// Train, sample and evaluate latent score-based generative models.
 #[derive(Debug, Parser)]
@@ -95,11 +96,15 @@ pub(crate) struct Sample {
     #[command(flatten)]
     pub(crate) sheet: Sheet,
 
-    /// Solver of the reverse diffusion
-    #[arg(long, value_name = "NAME", default_value = "rk45", value_parser = ["rk45"])]
-    pub(crate) solver: String,
+    /// Solver of the reverse diffusion, in place of sample.solver
+    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(Solver::ALL.map(Solver::name)))]
+    pub(crate) solver: Option<String>,
 
-    /// Relative and absolute tolerance of the solver, in place of sample.tolerance
+    /// Steps of the solvers other than rk45, in place of sample.steps
+    #[arg(long, value_name = "N", value_parser = positive())]
+    pub(crate) steps: Option<usize>,
+
+    /// Relative and absolute tolerance of rk45, in place of sample.tolerance
     #[arg(long, value_name = "X")]
     pub(crate) tol: Option<f64>,
 

@@ -1,10 +1,14 @@
+use std::time::Duration;
+
 use lsgm_core::{Error, Result};
 use lsgm_nn::optim::{OptimizerConfig, OptimizerKind};
-use lsgm_prior::Weighting;
+use lsgm_prior::solvers::{Grid, Solver, SolverConfig};
+use lsgm_prior::{Sde, Weighting};
 use serde::{Deserialize, Serialize};
 
 use crate::budget::{Budget, seconds};
 use crate::schedule::Schedule;
+use crate::trainer::StageSelection;
 
 /// Section `[train]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -110,9 +114,21 @@ pub struct LsgmStage {
     /// Length in training time, such as `"10m"`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time_budget: Option<String>,
-    /// How diffusion times are drawn and weighted. The likelihood weightings `ll-iw` and `ll-uniform` are the ones of
-    /// algorithm 1.
+    /// How the gradients of prior and autoencoder are made, 1, 2 or 3 (LSGM, appendix G): 1 trains both on one loss with a
+    /// likelihood weighting; 2 weights the same diffusion times differently for the prior; 3 draws times of their own.
+    pub algorithm: u8,
+    /// How diffusion times are drawn and weighted for the prior. Algorithm 1 needs `ll-iw` or `ll-uniform`.
     pub weighting: Weighting,
+    /// How they are drawn for the autoencoder under algorithm 3: `ll-iw` or `ll-uniform`.
+    pub encoder_weighting: Weighting,
+    /// Under algorithm 3, let the moving average of the prior be what the encoder is trained against.
+    pub averaged_prior: bool,
+    /// Train the prior alone, on the latents of a frozen autoencoder, as a comparison.
+    pub prior_only: bool,
+    /// Share of the stage over which the weight of entropy and cross entropy rises to 1.
+    pub kl_annealing: f64,
+    /// Weight of entropy and cross entropy at the start.
+    pub kl_start: f64,
     /// Optimizer of the prior.
     pub prior_optimizer: OptimizerConfig,
     /// Highest learning rate of the prior.
@@ -135,7 +151,13 @@ impl Default for LsgmStage {
             steps: None,
             epochs: None,
             time_budget: None,
+            algorithm: 1,
             weighting: Weighting::LlIw,
+            encoder_weighting: Weighting::LlIw,
+            averaged_prior: false,
+            prior_only: false,
+            kl_annealing: 0.0,
+            kl_start: 1.0,
             prior_optimizer: OptimizerConfig { kind: OptimizerKind::AdamW, ..OptimizerConfig::default() },
             prior_learning_rate: 1e-3,
             vae_optimizer: OptimizerConfig { kind: OptimizerKind::Adamax, ..OptimizerConfig::default() },
@@ -151,8 +173,16 @@ impl Default for LsgmStage {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SampleConfig {
-    /// Relative and absolute tolerance of the adaptive solver.
+    /// The solver of the reverse diffusion.
+    pub solver: Solver,
+    /// Relative and absolute tolerance of the adaptive solver `rk45`.
     pub tolerance: f64,
+    /// Steps of the other solvers.
+    pub steps: usize,
+    /// How these steps are spread over time.
+    pub grid: Grid,
+    /// Size of the Langevin steps of `predictor-corrector`.
+    pub snr: f64,
     /// Standard deviation of the Normal at t = 1 from which sampling starts.
     pub temperature: f64,
     /// Show the mean of p(x | z); otherwise a draw from it.
@@ -163,7 +193,8 @@ pub struct SampleConfig {
 
 impl Default for SampleConfig {
     fn default() -> Self {
-        Self { tolerance: 1e-5, temperature: 1.0, mean: true, batch_size: 100 }
+        let SolverConfig { solver, steps, grid, tolerance, snr, .. } = SolverConfig::default();
+        Self { solver, tolerance, steps, grid, snr, temperature: 1.0, mean: true, batch_size: 100 }
     }
 }
 
@@ -191,7 +222,15 @@ pub struct EvaluateConfig {
 
 impl Default for EvaluateConfig {
     fn default() -> Self {
-        Self { batch_size: 200, time_samples: 8, ode_items: 500, ode_tolerance: 1e-3, ode_probes: 1, seed: 1, after_training: None }
+        Self {
+            batch_size: 200,
+            time_samples: 8,
+            ode_items: 500,
+            ode_tolerance: 1e-3,
+            ode_probes: 1,
+            seed: 1,
+            after_training: None,
+        }
     }
 }
 
@@ -211,7 +250,9 @@ impl StageBudget {
         match (steps, epochs, time_budget) {
             (Some(n), None, None) => Ok(Self::Steps(n)),
             (None, Some(n), None) if n.is_finite() && n >= 0.0 => Ok(Self::Epochs(n)),
-            (None, Some(n), None) => Err(Error::config(format!("{section}.epochs"), format!("{n} is not a number of epochs"))),
+            (None, Some(n), None) => {
+                Err(Error::config(format!("{section}.epochs"), format!("{n} is not a number of epochs")))
+            }
             (None, None, Some(text)) => Ok(Self::Seconds(seconds(&format!("{section}.time_budget"), text)?)),
             _ => Err(Error::config(section, "give exactly one of `steps`, `epochs` and `time_budget`")),
         }
@@ -242,11 +283,13 @@ impl VaeStage {
 
     /// The weight of the KL term at a share of the stage.
     pub(crate) fn kl_weight(&self, progress: f64) -> f64 {
-        if self.kl_annealing <= 0.0 {
-            return 1.0;
-        }
-        (self.kl_start + (1.0 - self.kl_start) * progress / self.kl_annealing).min(1.0)
+        annealed(self.kl_start, self.kl_annealing, progress)
     }
+}
+
+/// From `start` to 1 over the first `share` of a stage.
+fn annealed(start: f64, share: f64, progress: f64) -> f64 {
+    if share <= 0.0 { 1.0 } else { (start + (1.0 - start) * progress / share).min(1.0) }
 }
 
 impl LsgmStage {
@@ -256,6 +299,42 @@ impl LsgmStage {
     /// Unless exactly one of `steps`, `epochs`, `time_budget` is given and valid.
     pub fn budget(&self) -> Result<StageBudget> {
         StageBudget::read("train.lsgm", self.steps, self.epochs, self.time_budget.as_deref())
+    }
+
+    /// Refuse weightings that the SDE of the prior does not have.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the list of those that are defined.
+    pub fn check_sde(&self, sde: &Sde) -> Result<()> {
+        self.weighting.check("train.lsgm.weighting", sde)?;
+        self.encoder_weighting.check("train.lsgm.encoder_weighting", sde)
+    }
+
+    fn check_algorithm(&self) -> Result<()> {
+        if !(1..=3).contains(&self.algorithm) {
+            return Err(Error::config(
+                "train.lsgm.algorithm",
+                format!("there is no algorithm {}: use 1, 2 or 3", self.algorithm),
+            ));
+        }
+        if self.algorithm == 1 && !self.prior_only && !self.weighting.is_likelihood() {
+            let message =
+                "algorithm 1 needs a likelihood weighting, `ll-iw` or `ll-uniform`; algorithms 2 and 3 take any";
+            return Err(Error::config("train.lsgm.weighting", message));
+        }
+        if !self.encoder_weighting.is_likelihood() {
+            let message = "the encoder needs a likelihood weighting, `ll-iw` or `ll-uniform`: with another it drifts from the posterior";
+            return Err(Error::config("train.lsgm.encoder_weighting", message));
+        }
+        if self.averaged_prior && self.algorithm != 3 {
+            return Err(Error::config("train.lsgm.averaged_prior", "belongs to algorithm 3"));
+        }
+        Ok(())
+    }
+
+    /// The weight of entropy and cross entropy at a share of the stage.
+    pub(crate) fn kl_weight(&self, progress: f64) -> f64 {
+        annealed(self.kl_start, self.kl_annealing, progress)
     }
 
     pub(crate) fn schedule(&self) -> Schedule {
@@ -278,7 +357,12 @@ impl TrainConfig {
         v.optimizer.validate("train.vae.optimizer")?;
         positive("train.vae.learning_rate", v.learning_rate)?;
         positive("train.vae.gradient_clip", v.gradient_clip)?;
-        for (key, value) in [("warmup", v.warmup), ("final_ratio", v.final_ratio), ("kl_annealing", v.kl_annealing), ("kl_start", v.kl_start)] {
+        for (key, value) in [
+            ("warmup", v.warmup),
+            ("final_ratio", v.final_ratio),
+            ("kl_annealing", v.kl_annealing),
+            ("kl_start", v.kl_start),
+        ] {
             share(&format!("train.vae.{key}"), value)?;
         }
         let l = &self.lsgm;
@@ -290,21 +374,59 @@ impl TrainConfig {
         positive("train.lsgm.gradient_clip", l.gradient_clip)?;
         share("train.lsgm.warmup", l.warmup)?;
         share("train.lsgm.final_ratio", l.final_ratio)?;
-        if !matches!(l.weighting, Weighting::LlIw | Weighting::LlUniform) {
-            return Err(Error::config("train.lsgm.weighting", "algorithm 1 needs a likelihood weighting: `ll-iw` or `ll-uniform`"));
+        share("train.lsgm.kl_annealing", l.kl_annealing)?;
+        share("train.lsgm.kl_start", l.kl_start)?;
+        l.check_algorithm()
+    }
+
+    /// Train the selected stages within `total`, shared between them as their own lengths are (equally where these have
+    /// different units). Schedules follow the share that is used.
+    ///
+    /// # Errors
+    /// When the stages' own lengths are not valid.
+    pub fn limit_time(&mut self, total: Duration, stages: StageSelection) -> Result<()> {
+        let total = total.as_secs_f64();
+        let share = match stages {
+            StageSelection::Vae => 1.0,
+            StageSelection::Lsgm => 0.0,
+            StageSelection::All => self.vae_share()?,
+        };
+        let text = |seconds: f64| Some(format!("{}ms", (seconds * 1000.0).round()));
+        if stages != StageSelection::Lsgm {
+            (self.vae.steps, self.vae.epochs, self.vae.time_budget) = (None, None, text(total * share));
+        }
+        if stages != StageSelection::Vae {
+            (self.lsgm.steps, self.lsgm.epochs, self.lsgm.time_budget) = (None, None, text(total * (1.0 - share)));
         }
         Ok(())
+    }
+
+    fn vae_share(&self) -> Result<f64> {
+        let (a, b) = match (self.vae.budget()?, self.lsgm.budget()?) {
+            (StageBudget::Steps(a), StageBudget::Steps(b)) => (a as f64, b as f64),
+            (StageBudget::Epochs(a), StageBudget::Epochs(b)) | (StageBudget::Seconds(a), StageBudget::Seconds(b)) => {
+                (a, b)
+            }
+            _ => (1.0, 1.0),
+        };
+        Ok(if a + b > 0.0 { a / (a + b) } else { 0.5 })
     }
 }
 
 impl SampleConfig {
+    /// The solver with its options.
+    pub(crate) fn solver(&self) -> SolverConfig {
+        let Self { solver, steps, grid, tolerance, snr, .. } = *self;
+        SolverConfig { solver, steps, grid, tolerance, snr, t_eps: None }
+    }
+
     /// Check every value.
     ///
     /// # Errors
     /// [`Error::Config`] with the full key of the first value that cannot be used.
     pub fn validate(&self) -> Result<()> {
         at_least("sample.batch_size", self.batch_size, 1)?;
-        positive("sample.tolerance", self.tolerance)?;
+        self.solver().validate("sample")?;
         not_negative("sample.temperature", self.temperature)
     }
 }
@@ -327,13 +449,25 @@ fn at_least(key: &str, value: usize, least: usize) -> Result<()> {
 }
 
 fn positive(key: &str, value: f64) -> Result<()> {
-    if value.is_finite() && value > 0.0 { Ok(()) } else { Err(Error::config(key, format!("{value} is not a positive number"))) }
+    if value.is_finite() && value > 0.0 {
+        Ok(())
+    } else {
+        Err(Error::config(key, format!("{value} is not a positive number")))
+    }
 }
 
 fn not_negative(key: &str, value: f64) -> Result<()> {
-    if value.is_finite() && value >= 0.0 { Ok(()) } else { Err(Error::config(key, format!("{value} is negative or not a number"))) }
+    if value.is_finite() && value >= 0.0 {
+        Ok(())
+    } else {
+        Err(Error::config(key, format!("{value} is negative or not a number")))
+    }
 }
 
 fn share(key: &str, value: f64) -> Result<()> {
-    if (0.0..=1.0).contains(&value) { Ok(()) } else { Err(Error::config(key, format!("{value} does not lie between 0 and 1"))) }
+    if (0.0..=1.0).contains(&value) {
+        Ok(())
+    } else {
+        Err(Error::config(key, format!("{value} does not lie between 0 and 1")))
+    }
 }

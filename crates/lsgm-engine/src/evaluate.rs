@@ -28,7 +28,11 @@ impl Estimate {
     }
 
     fn per_dim(self, dimensions: usize) -> Self {
-        Self { mean: nats_to_bits(self.mean, dimensions), stderr: nats_to_bits(self.stderr, dimensions), unit: "bits/dim" }
+        Self {
+            mean: nats_to_bits(self.mean, dimensions),
+            stderr: nats_to_bits(self.stderr, dimensions),
+            unit: "bits/dim",
+        }
     }
 }
 
@@ -217,7 +221,8 @@ struct OdeTerms {
 impl OdeTerms {
     fn add(&mut self, model: &Model, z0: &Tensor, config: &EvaluateConfig, rng: &mut Rng) -> Result<()> {
         let clock = Instant::now();
-        let options = OdeOptions { tolerance: config.ode_tolerance, probes: config.ode_probes, ..OdeOptions::default() };
+        let options =
+            OdeOptions { tolerance: config.ode_tolerance, probes: config.ode_probes, ..OdeOptions::default() };
         let found = ode_log_prob(&model.prior, z0, &options, rng)?;
         extend(&mut self.log_p, &found.log_p)?;
         self.nfe += found.nfe as f64;

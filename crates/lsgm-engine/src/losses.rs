@@ -1,7 +1,8 @@
 use candle_core::Tensor;
 use lsgm_core::{Error, Pass, Result};
-use lsgm_prior::Weighting;
+use lsgm_prior::{Prior, Weighting};
 
+use crate::config::LsgmStage;
 use crate::model::Model;
 
 /// The loss of one step and its parts, in nats for each item.
@@ -25,29 +26,76 @@ pub(crate) fn vae_loss(model: &Model, x: &Tensor, kl_weight: f64, pass: &mut Pas
     Ok(Loss { total: regularized(model, total)?, values })
 }
 
-/// Stage 2, algorithm 1: one loss with the likelihood weighting for encoder, decoder and prior together
-/// (LSGM, eq. 5 and algorithm 1 of appendix G).
-pub(crate) fn lsgm_loss(model: &Model, x: &Tensor, weighting: Weighting, pass: &mut Pass<'_>) -> Result<Loss> {
+/// Stage 2, end to end: reconstruction, negative encoder entropy and cross entropy with the prior (LSGM, eq. 5), their
+/// gradients made by one of the three algorithms of appendix G. `frozen` is the prior that algorithm 3 shows the encoder.
+pub(crate) fn lsgm_loss(
+    model: &Model,
+    frozen: &Prior,
+    x: &Tensor,
+    config: &LsgmStage,
+    kl_weight: f64,
+    pass: &mut Pass<'_>,
+) -> Result<Loss> {
     let (posterior, likelihood) = model.autoencoder.reconstruct(x, pass)?;
     let z0 = posterior.latents()?.prior;
     check_latent(model, &z0)?;
-    let times = model.prior.stratified_times(weighting, z0.dim(0)?, pass.rng)?;
     let reconstruction = likelihood.log_prob(x)?.mean_all()?.neg()?;
-    let neg_entropy = posterior.neg_entropy()?.mean_all()?;
-    let cross_entropy = model.prior.cross_entropy(&z0, &times, pass)?.mean_all()?;
-    let mut total = ((&reconstruction + &neg_entropy)? + &cross_entropy)?;
+    let mut neg_entropy = posterior.neg_entropy()?.mean_all()?;
     if let Some(kl) = posterior.side_kl()? {
-        total = (total + kl.mean_all()?)?;
+        neg_entropy = (neg_entropy + kl.mean_all()?)?;
     }
-    let nelbo = scalar(&total)?;
+    let (cross_entropy, prior_term) = cross_entropy_terms(model, frozen, &z0, config, kl_weight, pass)?;
+    let total = ((&reconstruction + (&neg_entropy * kl_weight)?)? + prior_term)?;
+    let (r, h, ce) = (scalar(&reconstruction)?, scalar(&neg_entropy)?, scalar(&cross_entropy)?);
     let values = vec![
-        ("loss", nelbo),
-        ("nelbo", nelbo),
-        ("reconstruction", scalar(&reconstruction)?),
-        ("neg_entropy", scalar(&neg_entropy)?),
-        ("cross_entropy", scalar(&cross_entropy)?),
+        ("loss", scalar(&total)?),
+        ("nelbo", r + h + ce),
+        ("reconstruction", r),
+        ("neg_entropy", h),
+        ("cross_entropy", ce),
     ];
     Ok(Loss { total: regularized(model, total)?, values })
+}
+
+/// The cross entropy in nats for reports, and the term of the loss that stands for it.
+fn cross_entropy_terms(
+    model: &Model,
+    frozen: &Prior,
+    z0: &Tensor,
+    config: &LsgmStage,
+    kl_weight: f64,
+    pass: &mut Pass<'_>,
+) -> Result<(Tensor, Tensor)> {
+    let items = z0.dim(0)?;
+    let times = model.prior.stratified_times(config.weighting, items, pass.rng)?;
+    match config.algorithm {
+        2 => {
+            let losses = model.prior.shared_time_losses(z0, &times, kl_weight, pass)?;
+            Ok((losses.cross_entropy.mean_all()?, losses.objective.mean_all()?))
+        }
+        3 => {
+            let encoder_times = frozen.stratified_times(config.encoder_weighting, items, pass.rng)?;
+            let cross_entropy = frozen.encoder_cross_entropy(z0, &encoder_times, pass)?.mean_all()?;
+            let objective = model.prior.objective(&z0.detach(), &times, pass)?.mean_all()?;
+            let term = ((&cross_entropy * kl_weight)? + objective)?;
+            Ok((cross_entropy, term))
+        }
+        _ => {
+            let cross_entropy = model.prior.cross_entropy(z0, &times, pass)?.mean_all()?;
+            let term = (&cross_entropy * kl_weight)?;
+            Ok((cross_entropy, term))
+        }
+    }
+}
+
+/// Stage 2 for the prior alone, on latents of the autoencoder as it is.
+pub(crate) fn prior_loss(model: &Model, x: &Tensor, weighting: Weighting, pass: &mut Pass<'_>) -> Result<Loss> {
+    let posterior = model.autoencoder.encode(x, &mut Pass::eval(pass.rng))?;
+    let z0 = posterior.latents()?.prior.detach();
+    check_latent(model, &z0)?;
+    let times = model.prior.stratified_times(weighting, z0.dim(0)?, pass.rng)?;
+    let total = model.prior.objective(&z0, &times, pass)?.mean_all()?;
+    Ok(Loss { values: vec![("loss", scalar(&total)?)], total })
 }
 
 fn regularized(model: &Model, total: Tensor) -> Result<Tensor> {

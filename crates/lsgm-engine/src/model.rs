@@ -4,7 +4,7 @@ use lsgm_core::{Autoencoder, LatentShape, ParamStore, Params, Result};
 use lsgm_prior::{Prior, PriorConfig};
 
 /// Builds an encoder and decoder on given parameters.
-pub type BuildAutoencoder = dyn Fn(&Params) -> Result<Box<dyn Autoencoder>> + Send + Sync;
+pub(crate) type BuildAutoencoder = dyn Fn(&Params) -> Result<Box<dyn Autoencoder>> + Send + Sync;
 
 /// What a model is made of. It can be built several times: once to train, once on moving-average weights.
 #[derive(Clone)]

@@ -152,7 +152,12 @@ impl RunDir {
     /// Cut `events.jsonl` to its first `bytes`: what came later is repeated.
     pub fn truncate_events(&self, bytes: u64) -> Result<()> {
         let path = self.path.join("events.jsonl");
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(|e| unwritable(&path, e))?;
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(|e| unwritable(&path, e))?;
         file.set_len(bytes).map_err(|e| Error::io(&path, e))
     }
 
@@ -167,9 +172,13 @@ impl RunDir {
     fn state(&self, folder: &Path) -> Result<TrainState> {
         let path = folder.join(STATE);
         let text = fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
-        let state: TrainState = serde_json::from_str(&text).map_err(|e| Error::input(&path, format!("is corrupt: {e}")))?;
+        let state: TrainState =
+            serde_json::from_str(&text).map_err(|e| Error::input(&path, format!("is corrupt: {e}")))?;
         if state.format != TrainState::FORMAT {
-            return Err(Error::input(&path, format!("has format {}; this version reads {}", state.format, TrainState::FORMAT)));
+            return Err(Error::input(
+                &path,
+                format!("has format {}; this version reads {}", state.format, TrainState::FORMAT),
+            ));
         }
         Ok(state)
     }
@@ -180,7 +189,10 @@ impl RunDir {
         for name in TENSOR_FILES {
             let (tensors, step) = read_tensors(&folder.join(name), device)?;
             if step != Some(state.step) {
-                return Err(Error::input(folder.join(name), format!("belongs to step {step:?}, state.json to step {}", state.step)));
+                return Err(Error::input(
+                    folder.join(name),
+                    format!("belongs to step {step:?}, state.json to step {}", state.step),
+                ));
             }
             sets.push(tensors);
         }
@@ -233,26 +245,33 @@ fn require_run(path: &Path) -> Result<()> {
         return Err(Error::input(path, "is not a run directory: there is no such folder"));
     }
     if !path.join(STATE).exists() && !path.join(NEXT).join(STATE).exists() {
-        return Err(Error::input(path, "is not a run directory: it holds no state.json (a run has one after its first checkpoint)"));
+        return Err(Error::input(
+            path,
+            "is not a run directory: it holds no state.json (a run has one after its first checkpoint)",
+        ));
     }
     Ok(())
 }
 
 fn lock(path: &Path) -> Result<File> {
     let name = path.join("lock");
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&name).map_err(|e| unwritable(&name, e))?;
+    let file =
+        OpenOptions::new().create(true).truncate(false).write(true).open(&name).map_err(|e| unwritable(&name, e))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::input(path, "another process trains in this run directory: stop it, or choose another --out")),
+        Err(TryLockError::WouldBlock) => {
+            Err(Error::input(path, "another process trains in this run directory: stop it, or choose another --out"))
+        }
         Err(TryLockError::Error(e)) => Err(Error::io(name, e)),
     }
 }
 
 fn unwritable(path: &Path, e: io::Error) -> Error {
     match e.kind() {
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
-            Error::input(path, format!("cannot be written ({e}): choose another --out"))
-        }
+        io::ErrorKind::PermissionDenied
+        | io::ErrorKind::ReadOnlyFilesystem
+        | io::ErrorKind::NotADirectory
+        | io::ErrorKind::AlreadyExists => Error::input(path, format!("cannot be written ({e}): choose another --out")),
         _ => Error::io(path, e),
     }
 }
@@ -263,7 +282,9 @@ pub(crate) fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     fs::create_dir_all(folder).map_err(|e| unwritable(folder, e))?;
     let name = path.file_name().and_then(|n| n.to_str()).unwrap_or("file");
     let aside = folder.join(format!(".{name}.partial"));
-    let written = File::create(&aside).and_then(|mut f| f.write_all(bytes).and_then(|()| f.sync_all())).and_then(|()| fs::rename(&aside, path));
+    let written = File::create(&aside)
+        .and_then(|mut f| f.write_all(bytes).and_then(|()| f.sync_all()))
+        .and_then(|()| fs::rename(&aside, path));
     if let Err(e) = written {
         // The reason for the failure matters more than whether the rest could be cleaned away.
         let _ = fs::remove_file(&aside);

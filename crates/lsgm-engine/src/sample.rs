@@ -2,7 +2,7 @@ use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
 use lsgm_core::{Latents, Pass, Result, Rng};
-use lsgm_prior::solvers::{Rk45Options, probability_flow_rk45};
+use lsgm_prior::solvers::{self, Rk45Options, probability_flow_rk45};
 
 use crate::config::SampleConfig;
 use crate::model::Model;
@@ -20,7 +20,7 @@ pub struct Samples {
     pub seconds: f64,
 }
 
-/// Draw `count` items: z1 ~ N(0, temperature²), probability-flow ODE to z0, decoder. `progress` is told the share
+/// Draw `count` items: noise at t = 1, the configured solver to t = 0, the decoder. `progress` is told the share
 /// that is done.
 pub fn sample(
     model: &Model,
@@ -31,19 +31,23 @@ pub fn sample(
     progress: &mut dyn FnMut(f64),
 ) -> Result<Samples> {
     let clock = Instant::now();
-    let shape = model.latent_shape();
     let (mut items, mut latents, mut nfe) = (Vec::new(), Vec::new(), 0.0);
     for start in (0..count).step_by(config.batch_size.max(1)) {
         let size = config.batch_size.min(count - start);
-        let z1 = (rng.normal_tensor(shape.dims(size), DType::F32, device)? * config.temperature)?;
-        let (z0, evaluations) = to_data(model, &z1, config.tolerance)?;
+        let z1 = model.prior.sample_base(size, config.temperature, DType::F32, device, rng)?;
+        let (z0, evaluations) = solvers::sample(&model.prior, &z1, &config.solver(), rng, &mut |_| Ok(()))?;
         items.push(decode(model, z0.clone().into(), config, rng)?);
         latents.push(z0);
         nfe += evaluations as f64 * size as f64;
         progress((start + size) as f64 / count as f64);
     }
     let latents = Tensor::cat(&latents, 0)?;
-    Ok(Samples { items: Tensor::cat(&items, 0)?, latents, nfe: nfe / count.max(1) as f64, seconds: clock.elapsed().as_secs_f64() })
+    Ok(Samples {
+        items: Tensor::cat(&items, 0)?,
+        latents,
+        nfe: nfe / count.max(1) as f64,
+        seconds: clock.elapsed().as_secs_f64(),
+    })
 }
 
 /// Encode items and decode a posterior sample of each; returned as original, reconstruction, original, ...
@@ -56,15 +60,21 @@ pub fn reconstruct(model: &Model, x: &Tensor, config: &SampleConfig, rng: &mut R
 
 /// Paths between pairs of items, `steps` items each: both ends are encoded, carried to t = 1 by the probability-flow
 /// ODE, joined there by spherical interpolation, and carried back.
-pub fn interpolate(model: &Model, from: &Tensor, to: &Tensor, steps: usize, config: &SampleConfig, rng: &mut Rng) -> Result<Samples> {
+pub fn interpolate(
+    model: &Model,
+    from: &Tensor,
+    to: &Tensor,
+    steps: usize,
+    config: &SampleConfig,
+    rng: &mut Rng,
+) -> Result<Samples> {
     let clock = Instant::now();
     let a = model.autoencoder.encode(from, &mut Pass::eval(rng))?.latents()?.prior;
     let b = model.autoencoder.encode(to, &mut Pass::eval(rng))?.latents()?.prior;
     let (a1, nfe_a) = to_noise(model, &a, config.tolerance)?;
     let (b1, nfe_b) = to_noise(model, &b, config.tolerance)?;
-    let points: Vec<Tensor> = (0..steps)
-        .map(|i| slerp(&a1, &b1, i as f64 / (steps.max(2) - 1) as f64))
-        .collect::<Result<_>>()?;
+    let points: Vec<Tensor> =
+        (0..steps).map(|i| slerp(&a1, &b1, i as f64 / (steps.max(2) - 1) as f64)).collect::<Result<_>>()?;
     let (z0, nfe) = to_data(model, &Tensor::stack(&points, 1)?.flatten(0, 1)?, config.tolerance)?;
     let items = decode(model, z0.clone().into(), config, rng)?;
     Ok(Samples { items, latents: z0, nfe: (nfe_a + nfe_b + nfe) as f64, seconds: clock.elapsed().as_secs_f64() })

@@ -1,15 +1,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor, Var};
 use lsgm_core::{Dataset, Error, ParamStore, Pass, Result, Rng};
 use lsgm_nn::optim::{Ema, Gradients, Optimizer, OptimizerConfig};
+use lsgm_prior::Prior;
 
 use crate::budget::Budget;
-use crate::config::{SampleConfig, StageBudget, TrainConfig};
+use crate::config::{SampleConfig, TrainConfig};
 use crate::events::{Event, Interrupt, Meter, Metrics, Observer};
-use crate::losses::{Loss, lsgm_loss, vae_loss};
+use crate::losses::{Loss, lsgm_loss, prior_loss, vae_loss};
 use crate::model::{Model, ModelSpec};
 use crate::order::Order;
 use crate::run_dir::{Checkpoint, RunDir};
@@ -54,6 +55,8 @@ pub struct Trainer {
     store: ParamStore,
     ema: ParamStore,
     model: Model,
+    /// What algorithm 3 trains the encoder against: the prior's weights, or their average, without a way back.
+    frozen_prior: Prior,
     optimizers: BTreeMap<&'static str, Part>,
     order: Order,
     rng: Rng,
@@ -82,7 +85,10 @@ impl Trainer {
         let root = Rng::new(config.seed);
         let store = ParamStore::new(DType::F32, device, root.fork("parameters"));
         let model = spec.build(&store.root())?;
+        config.lsgm.check_sde(model.prior.sde())?;
         let ema = store.deep_copy()?;
+        let frozen = if config.lsgm.averaged_prior { &ema } else { &store };
+        let frozen_prior = Prior::new(&spec.prior, model.latent_shape(), &frozen.frozen_root().pp("prior"))?;
         let rng = root.fork("training");
         let steps_per_epoch = data.len() as f64 / config.batch_size as f64;
         let budgets = (config.vae.budget()?.resolve(steps_per_epoch), config.lsgm.budget()?.resolve(steps_per_epoch));
@@ -99,6 +105,7 @@ impl Trainer {
             store,
             ema,
             model,
+            frozen_prior,
             rng,
             budgets,
         };
@@ -134,23 +141,11 @@ impl Trainer {
     /// # Errors
     /// As [`Trainer::restore`], and when there is no run directory or its files cannot be read.
     pub fn resume(&mut self) -> Result<()> {
-        let run = self.run.as_ref().ok_or_else(|| Error::config("train", "there is no run directory to resume from"))?;
+        let run =
+            self.run.as_ref().ok_or_else(|| Error::config("train", "there is no run directory to resume from"))?;
         let checkpoint = run.load(&self.device)?;
         run.truncate_events(checkpoint.state.events_bytes)?;
         self.restore(&checkpoint)
-    }
-
-    /// Train all stages within `total`, split as the stages' own budgets are (equally where these have different
-    /// units). Schedules follow the share that is used.
-    pub fn limit_time(&mut self, total: Duration) -> Result<()> {
-        let share = match (self.config.vae.budget()?, self.config.lsgm.budget()?) {
-            (StageBudget::Steps(a), StageBudget::Steps(b)) => ratio(a as f64, b as f64),
-            (StageBudget::Epochs(a), StageBudget::Epochs(b)) | (StageBudget::Seconds(a), StageBudget::Seconds(b)) => ratio(a, b),
-            _ => 0.5,
-        };
-        let seconds = total.as_secs_f64();
-        self.budgets = (Budget::Seconds(seconds * share), Budget::Seconds(seconds * (1.0 - share)));
-        Ok(())
     }
 
     /// Counters and clocks.
@@ -187,13 +182,25 @@ impl Trainer {
     /// # Errors
     /// When a step fails, the loss stays non-finite after all retries, or a file cannot be written. The last
     /// checkpoint stays as it is.
-    pub fn run(&mut self, stages: StageSelection, interrupt: &Interrupt, observer: &mut dyn Observer) -> Result<Outcome> {
+    pub fn run(
+        &mut self,
+        stages: StageSelection,
+        interrupt: &Interrupt,
+        observer: &mut dyn Observer,
+    ) -> Result<Outcome> {
         match (stages, self.state.stage) {
-            (_, Stage::Finished) => return Err(Error::config("train", "this run is finished: nothing is left to train")),
-            (StageSelection::Lsgm, Stage::Vae) => {
-                return Err(Error::config("train", "stage 2 needs a finished stage 1: train with --stage vae or --stage all first"));
+            (_, Stage::Finished) => {
+                return Err(Error::config("train", "this run is finished: nothing is left to train"));
             }
-            (StageSelection::Vae, Stage::Lsgm) => return Err(Error::config("train", "stage 1 of this run is done already")),
+            (StageSelection::Lsgm, Stage::Vae) => {
+                return Err(Error::config(
+                    "train",
+                    "stage 2 needs a finished stage 1: train with --stage vae or --stage all first",
+                ));
+            }
+            (StageSelection::Vae, Stage::Lsgm) => {
+                return Err(Error::config("train", "stage 1 of this run is done already"));
+            }
             _ => {}
         }
         loop {
@@ -269,6 +276,7 @@ impl Trainer {
         let c = &self.config;
         Ok(match stage {
             Stage::Vae => BTreeMap::from([("vae", part(&c.vae.optimizer, false)?)]),
+            Stage::Lsgm if c.lsgm.prior_only => BTreeMap::from([("prior", part(&c.lsgm.prior_optimizer, true)?)]),
             Stage::Lsgm => BTreeMap::from([
                 ("vae", part(&c.lsgm.vae_optimizer, false)?),
                 ("prior", part(&c.lsgm.prior_optimizer, true)?),
@@ -325,9 +333,11 @@ impl Trainer {
         let indices = self.order.batch(self.state.items, self.config.batch_size);
         let x = self.data.batch(&indices, &mut self.rng)?.to_device(&self.device)?.x;
         let mut pass = Pass::train(&mut self.rng);
+        let (model, lsgm) = (&self.model, &self.config.lsgm);
         match self.state.stage {
-            Stage::Vae => vae_loss(&self.model, &x, self.config.vae.kl_weight(progress), &mut pass),
-            _ => lsgm_loss(&self.model, &x, self.config.lsgm.weighting, &mut pass),
+            Stage::Vae => vae_loss(model, &x, self.config.vae.kl_weight(progress), &mut pass),
+            _ if lsgm.prior_only => prior_loss(model, &x, lsgm.weighting, &mut pass),
+            _ => lsgm_loss(model, &self.frozen_prior, &x, lsgm, lsgm.kl_weight(progress), &mut pass),
         }
     }
 
@@ -390,7 +400,17 @@ impl Trainer {
         let model = self.averaged_model()?;
         let items = match self.state.stage {
             Stage::Vae => normal_prior_samples(&model, self.config.sample_count, &self.device, &mut rng)?,
-            _ => crate::sample::sample(&model, self.config.sample_count, &sheet_config(&self.sampling), &self.device, &mut rng, &mut |_| {})?.items,
+            _ => {
+                crate::sample::sample(
+                    &model,
+                    self.config.sample_count,
+                    &sheet_config(&self.sampling),
+                    &self.device,
+                    &mut rng,
+                    &mut |_| {},
+                )?
+                .items
+            }
         };
         observer.event(&Event::Samples(self.state.stage, self.state.step, &items))
     }
@@ -405,7 +425,8 @@ impl Trainer {
     }
 
     fn roll_back(&mut self, good: &Checkpoint, what: String, observer: &mut dyn Observer) -> Result<()> {
-        let (from, scale, rollbacks) = (self.state.step + 1, self.state.learning_rate_scale * 0.5, self.state.rollbacks + 1);
+        let (from, scale, rollbacks) =
+            (self.state.step + 1, self.state.learning_rate_scale * 0.5, self.state.rollbacks + 1);
         if rollbacks > self.config.retries {
             return Err(Error::contract(
                 "training",
@@ -434,10 +455,6 @@ impl std::fmt::Debug for Trainer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Trainer").field("state", &self.state).finish_non_exhaustive()
     }
-}
-
-fn ratio(a: f64, b: f64) -> f64 {
-    if a + b > 0.0 { a / (a + b) } else { 0.5 }
 }
 
 /// Sheets during training need no more than the eye sees.

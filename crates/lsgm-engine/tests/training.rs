@@ -6,14 +6,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use candle_core::{D, DType, Device, Tensor};
 use lsgm_core::{
-    Autoencoder, Batch, Dataset, Decoder, Encoder, LatentShape, Latents, Likelihood, Params, Pass, Posterior, Result, Rng,
+    Autoencoder, Batch, Dataset, Decoder, Encoder, LatentShape, Latents, Likelihood, Params, Pass, Posterior, Result,
+    Rng,
 };
 use lsgm_engine::{
-    EvaluateConfig, Event, Interrupt, ModelSpec, Outcome, RunDir, SampleConfig, Stage, StageSelection, TrainConfig, Trainer,
-    evaluate, interpolate, reconstruct, sample,
+    EvaluateConfig, Event, Interrupt, ModelSpec, Outcome, RunDir, SampleConfig, Stage, StageSelection, TrainConfig,
+    Trainer, evaluate, interpolate, reconstruct, sample,
 };
 use lsgm_nn::Linear;
-use lsgm_prior::PriorConfig;
+use lsgm_prior::{PriorConfig, Weighting};
 
 struct Linearly {
     encoder: Linear,
@@ -93,12 +94,15 @@ impl Dataset for Points {
 }
 
 fn spec() -> ModelSpec {
-    let prior: PriorConfig = toml::from_str("network = { kind = \"unet\", channels = 8 }").unwrap();
+    let prior: PriorConfig =
+        toml::from_str("network = { kind = \"unet\", channels = 8, channel_multipliers = [1], attention = [] }")
+            .unwrap();
     ModelSpec { autoencoder: Arc::new(|p: &Params| Ok(Box::new(Linearly::new(p)?) as Box<dyn Autoencoder>)), prior }
 }
 
 fn config(vae_steps: u64, lsgm_steps: u64) -> TrainConfig {
-    let mut c = TrainConfig { batch_size: 10, checkpoint_every: 5, log_every: 5, sample_count: 0, ..TrainConfig::default() };
+    let mut c =
+        TrainConfig { batch_size: 10, checkpoint_every: 5, log_every: 5, sample_count: 0, ..TrainConfig::default() };
     c.vae.steps = Some(vae_steps);
     c.lsgm.steps = Some(lsgm_steps);
     c
@@ -109,7 +113,8 @@ fn trainer(data: Points, config: TrainConfig, run: Option<RunDir>) -> Trainer {
 }
 
 fn bits(tensors: &BTreeMap<String, Tensor>) -> BTreeMap<String, Vec<u32>> {
-    let values = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits).collect();
+    let values =
+        |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits).collect();
     tensors.iter().map(|(k, t)| (k.clone(), values(t))).collect()
 }
 
@@ -146,8 +151,10 @@ fn an_interrupted_run_goes_on_bit_for_bit_in_both_stages() {
         assert_eq!(bits(&resumed.ema), bits(&whole.ema));
         assert_eq!(resumed.state.rng, whole.state.rng);
         let events = std::fs::read_to_string(dir.path().join("events.jsonl")).unwrap();
-        let steps: Vec<u64> =
-            events.lines().map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap()["step"].as_u64().unwrap()).collect();
+        let steps: Vec<u64> = events
+            .lines()
+            .map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap()["step"].as_u64().unwrap())
+            .collect();
         assert!(steps.is_sorted_by(|a, b| a < b), "{steps:?}");
     }
 }
@@ -168,6 +175,50 @@ fn stage_one_leaves_the_prior_alone_and_stage_two_moves_everything() {
     }
     assert!(start.keys().any(|n| n.starts_with("prior.") && middle[n] != end[n]));
     assert!(start.keys().filter(|n| !n.starts_with("prior.")).all(|n| middle[n] != end[n]));
+}
+
+#[test]
+fn algorithms_two_and_three_train_everything_and_a_frozen_autoencoder_stays() {
+    let trained = |change: fn(&mut TrainConfig)| {
+        let mut c = config(0, 60);
+        change(&mut c);
+        let mut t = trainer(Points::default(), c, None);
+        let start = bits(&t.checkpoint().unwrap().model);
+        let mut losses = Vec::new();
+        let mut observer = |event: &Event<'_>| {
+            if let Event::Metrics(m) = event {
+                losses.push(m.values["loss"]);
+            }
+            Ok(())
+        };
+        t.run(StageSelection::All, &Interrupt::default(), &mut observer).unwrap();
+        let end = bits(&t.checkpoint().unwrap().model);
+        (start.into_iter().map(|(k, v)| (v != end[&k], k)).collect::<Vec<_>>(), losses)
+    };
+    for change in [
+        (|c| (c.lsgm.algorithm, c.lsgm.weighting) = (2, Weighting::UnIw)) as fn(&mut TrainConfig),
+        |c| (c.lsgm.algorithm, c.lsgm.weighting) = (3, Weighting::ReIw),
+        |c| (c.lsgm.algorithm, c.lsgm.averaged_prior) = (3, true),
+    ] {
+        let (moved, losses) = trained(change);
+        for part in ["encoder.", "decoder.", "prior."] {
+            assert!(moved.iter().any(|(moved, name)| *moved && name.starts_with(part)), "{part}");
+        }
+        assert!(losses[losses.len() - 1] < losses[0] - 1.0, "{losses:?}");
+    }
+    let (moved, _) = trained(|c| (c.lsgm.prior_only, c.lsgm.weighting) = (true, Weighting::UnIw));
+    assert!(moved.iter().all(|(moved, name)| !moved || name.starts_with("prior.")));
+    assert!(moved.iter().any(|(moved, _)| *moved));
+}
+
+#[test]
+fn a_time_limit_is_shared_as_the_stages_are() {
+    let mut c = config(30, 10);
+    c.limit_time(std::time::Duration::from_secs(8), StageSelection::All).unwrap();
+    assert_eq!((c.vae.time_budget.as_deref(), c.lsgm.time_budget.as_deref()), (Some("6000ms"), Some("2000ms")));
+    c.limit_time(std::time::Duration::from_secs(5), StageSelection::Lsgm).unwrap();
+    assert_eq!((c.vae.time_budget.as_deref(), c.lsgm.time_budget.as_deref()), (Some("6000ms"), Some("5000ms")));
+    c.validate().unwrap();
 }
 
 #[test]
@@ -213,7 +264,8 @@ fn a_trained_model_is_evaluated_sampled_and_interpolated() {
     let pairs = reconstruct(&frozen, &x, &config, &mut rng).unwrap();
     assert_eq!(pairs.dims(), [4, 3]);
     assert_eq!(pairs.get(2).unwrap().to_vec1::<f32>().unwrap(), x.get(1).unwrap().to_vec1::<f32>().unwrap());
-    let paths = interpolate(&frozen, &x.narrow(0, 0, 1).unwrap(), &x.narrow(0, 1, 1).unwrap(), 5, &config, &mut rng).unwrap();
+    let paths =
+        interpolate(&frozen, &x.narrow(0, 0, 1).unwrap(), &x.narrow(0, 1, 1).unwrap(), 5, &config, &mut rng).unwrap();
     assert_eq!(paths.items.dims(), [5, 3]);
 }
 
@@ -229,6 +281,9 @@ fn configs_that_cannot_work_are_refused_with_the_key() {
     assert!(refused(|c| c.vae.epochs = Some(1.0)).contains("exactly one"));
     assert!(refused(|c| c.lsgm.steps = None).contains("train.lsgm"));
     assert!(refused(|c| c.lsgm.warmup = 1.5).contains("train.lsgm.warmup"));
+    assert!(refused(|c| c.lsgm.algorithm = 4).contains("use 1, 2 or 3"));
+    assert!(refused(|c| c.lsgm.weighting = Weighting::UnIw).contains("algorithm 1 needs"));
+    assert!(refused(|c| c.lsgm.encoder_weighting = Weighting::ReIw).contains("encoder_weighting"));
     let mut c = config(1, 1);
     (c.vae.steps, c.vae.time_budget) = (None, Some("5 minutes".into()));
     assert!(c.validate().unwrap_err().to_string().contains("`5 minutes` is not a duration"));

@@ -8,6 +8,7 @@
 pub mod networks;
 pub mod solvers;
 
+mod baseline;
 mod config;
 mod likelihood;
 mod loss;

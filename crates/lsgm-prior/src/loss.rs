@@ -20,13 +20,23 @@ impl Prior {
     /// Cross entropy `CE(q(z_0|x) ‖ p(z_0))` of each latent, `[B]` nats: an unbiased estimate of its bound (LSGM,
     /// theorem 1), constant included, for whichever weighting the times were drawn with.
     ///
+    /// The bound under N(0, I) is known in closed form and serves as a control variate: only the difference of the two
+    /// squared errors is sampled. Near the N(0, I) prior, where the second stage starts, next to no noise is left in
+    /// the encoder's gradient; the prior's gradient is the same as without.
+    ///
     /// It is the loss of **algorithm 1** for encoder and prior alike, and what evaluation reports.
     ///
     /// # Errors
     /// When the number of times is not the batch size, or the network fails.
     pub fn cross_entropy(&self, z0: &Tensor, times: &Times, pass: &mut Pass<'_>) -> Result<Tensor> {
-        let error = self.denoising_error(z0, times, pass)?;
-        self.cross_entropy_of(&error, times)
+        let diffused = self.diffuse(z0, times, pass)?;
+        let epsilon = self.epsilon_at(&diffused.z_t, &times.t, pass)?;
+        // ‖ε - ε_θ‖² - ‖ε - k z_t‖², without the cancellation.
+        let normal = self.normal_epsilon(&diffused.z_t, times)?;
+        let sum = ((diffused.noise * 2.0)? - &normal)?;
+        let excess = sum_per_item(&((&normal - &epsilon)? * (sum - &epsilon)?)?)?;
+        let baseline = self.baseline().cross_entropy(z0)?;
+        Ok((baseline + (&excess * column(&encoder_weights(times, 1.0), &excess)?)?)?)
     }
 
     /// `weight · ‖ε - ε_θ‖²` of each latent, `[B]`: the objective of the prior under the weighting that the times were
@@ -35,7 +45,8 @@ impl Prior {
     /// # Errors
     /// As [`Prior::cross_entropy`].
     pub fn objective(&self, z0: &Tensor, times: &Times, pass: &mut Pass<'_>) -> Result<Tensor> {
-        let error = self.denoising_error(z0, times, pass)?;
+        let diffused = self.diffuse(z0, times, pass)?;
+        let error = self.error(&diffused, times, pass)?;
         Ok((&error * column(&times.weight, &error)?)?)
     }
 
@@ -56,16 +67,20 @@ impl Prior {
         encoder_scale: f64,
         pass: &mut Pass<'_>,
     ) -> Result<PriorLosses> {
-        let ratio: Vec<f64> = times
-            .likelihood_weight
-            .iter()
-            .zip(&times.weight)
-            .map(|(likelihood, weight)| encoder_scale * times.correction * likelihood / weight)
-            .collect();
-        let z0 = scale_gradient(z0, &ratio)?;
-        let error = self.denoising_error(&z0, times, pass)?;
-        let objective = (&error * column(&times.weight, &error)?)?;
-        let cross_entropy = self.cross_entropy_of(&error.detach(), times)?;
+        let encoder = encoder_weights(times, encoder_scale);
+        let ratio: Vec<f64> = encoder.iter().zip(&times.weight).map(|(encoder, prior)| encoder / prior).collect();
+        let diffused = self.diffuse(z0, times, pass)?;
+        let normal_error = (&diffused.noise - self.normal_epsilon(&diffused.z_t, times)?)?.sqr()?;
+        let normal_error = sum_per_item(&normal_error)?;
+        let scaled = Diffused { z_t: scale_gradient(&diffused.z_t, &ratio)?, ..diffused };
+        let error = self.error(&scaled, times, pass)?;
+        let baseline = self.baseline().cross_entropy(z0)?;
+        let weights = column(&encoder_weights(times, 1.0), &error)?;
+        let cross_entropy = (baseline.detach() + ((error.detach() - normal_error.detach())? * weights)?)?;
+        // The control variate of `cross_entropy`: a gradient for the encoder, no value.
+        let control = ((baseline * encoder_scale)? - (&normal_error * column(&encoder, &error)?)?)?;
+        let gradient = (&control - control.detach())?;
+        let objective = ((&error * column(&times.weight, &error)?)? + gradient)?;
         Ok(PriorLosses { objective, cross_entropy })
     }
 
@@ -79,20 +94,35 @@ impl Prior {
         self.cross_entropy(z0, times, pass)
     }
 
-    /// `z_t = m_t z_0 + σ_t ε` and `‖ε - ε_θ(z_t, t)‖²` of each item, `[B]`.
-    fn denoising_error(&self, z0: &Tensor, times: &Times, pass: &mut Pass<'_>) -> Result<Tensor> {
+    /// `z_t = m_t z_0 + σ_t ε` with fresh noise.
+    fn diffuse(&self, z0: &Tensor, times: &Times, pass: &mut Pass<'_>) -> Result<Diffused> {
         let noise = pass.rng.normal_tensor(z0.shape().clone(), z0.dtype(), z0.device())?;
         let mean = z0.broadcast_mul(&column(&times.mean_coefficient, z0)?)?;
         let z_t = (mean + noise.broadcast_mul(&self.per_item(&times.t, |t| self.sde().sigma(t), z0)?)?)?;
-        let epsilon = self.epsilon_at(&z_t, &times.t, pass)?;
-        sum_per_item(&(noise - epsilon)?.sqr()?)
+        Ok(Diffused { noise, z_t })
     }
 
-    fn cross_entropy_of(&self, error: &Tensor, times: &Times) -> Result<Tensor> {
-        let weights: Vec<f64> = times.likelihood_weight.iter().map(|w| w * times.correction).collect();
-        let constant = self.shape().dim() as f64 * self.sde().cross_entropy_constant(times.t_eps);
-        Ok(((error * column(&weights, error)?)? + constant)?)
+    /// `‖ε - ε_θ(z_t, t)‖²` of each item, `[B]`.
+    fn error(&self, diffused: &Diffused, times: &Times, pass: &mut Pass<'_>) -> Result<Tensor> {
+        let epsilon = self.epsilon_at(&diffused.z_t, &times.t, pass)?;
+        sum_per_item(&(&diffused.noise - epsilon)?.sqr()?)
     }
+
+    /// What the score of N(0, I) data says of the noise.
+    fn normal_epsilon(&self, z_t: &Tensor, times: &Times) -> Result<Tensor> {
+        Ok(z_t.broadcast_mul(&self.per_item(&times.t, |t| self.sde().mixing_coefficient(t), z_t)?)?)
+    }
+}
+
+/// Diffused latents and the noise in them.
+struct Diffused {
+    noise: Tensor,
+    z_t: Tensor,
+}
+
+/// What multiplies `‖ε - ε_θ‖²` in an unbiased likelihood bound.
+fn encoder_weights(times: &Times, scale: f64) -> Vec<f64> {
+    times.likelihood_weight.iter().map(|w| scale * times.correction * w).collect()
 }
 
 /// `z`, exactly, with a gradient that is multiplied by a value per item.

@@ -3,6 +3,7 @@ use std::f64::consts::PI;
 use candle_core::{D, DType, Device, Tensor, Var};
 use lsgm_core::{Error, LatentShape, Params, Pass, Result, Rng};
 
+use crate::baseline::NormalBaseline;
 use crate::networks::ScoreNetwork;
 use crate::{MixedScore, PriorConfig, Sde, Times, Weighting};
 
@@ -17,6 +18,7 @@ pub struct Prior {
     mixed: Option<MixedScore>,
     active: Option<Var>,
     network: Box<dyn ScoreNetwork>,
+    baseline: NormalBaseline,
 }
 
 impl std::fmt::Debug for Prior {
@@ -37,7 +39,9 @@ impl Prior {
         let active =
             config.mask_inactive.then(|| params.buffer("active_channels", shape.channel_dims(), 1.0)).transpose()?;
         let network = config.network.build(shape, &params.pp("network"))?;
-        Ok(Self { sde: Sde::new(&config.sde)?, shape, t_eps: config.t_eps, mixed, active, network })
+        let sde = Sde::new(&config.sde)?;
+        let baseline = NormalBaseline::new(&sde, &shape, config.t_eps)?;
+        Ok(Self { sde, shape, t_eps: config.t_eps, mixed, active, network, baseline })
     }
 
     /// A prior around a given score network, such as an exact score. Without a mixed score α is 1.
@@ -52,7 +56,8 @@ impl Prior {
         network: Box<dyn ScoreNetwork>,
     ) -> Result<Self> {
         sde.check_t_eps("prior.t_eps", t_eps)?;
-        Ok(Self { sde, shape, t_eps, mixed, active: None, network })
+        let baseline = NormalBaseline::new(&sde, &shape, t_eps)?;
+        Ok(Self { sde, shape, t_eps, mixed, active: None, network, baseline })
     }
 
     /// The SDE.
@@ -63,6 +68,10 @@ impl Prior {
     /// The shape of the latents.
     pub fn shape(&self) -> LatentShape {
         self.shape
+    }
+
+    pub(crate) fn baseline(&self) -> &NormalBaseline {
+        &self.baseline
     }
 
     /// The cut-off of time.

@@ -14,7 +14,10 @@ use crate::{Error, Result, terminal};
 
 pub(super) fn sample(args: &Sample, registry: &Registry) -> Result<()> {
     let output = Output::prepare(&args.sheet.out)?;
+    let steps = args.steps.map(|n| i64::try_from(n).unwrap_or(i64::MAX));
     let overrides = [
+        Override::optional("sample.solver", "--solver", args.solver.clone()),
+        Override::optional("sample.steps", "--steps", steps),
         Override::optional("sample.tolerance", "--tol", args.tol),
         Override::optional("sample.temperature", "--temperature", args.temperature),
     ];
@@ -69,7 +72,7 @@ pub(super) fn samples(run: &Run, count: usize, seed: u64) -> Result<Sheet> {
     let samples = lsgm_engine::sample(&run.model, count, config, &run.device, &mut rng, &mut |share| {
         progress.update(share, "");
     })?;
-    let caption = format!("{count} samples, rk45: {:.0} NFE, {:.2} s", samples.nfe, samples.seconds);
+    let caption = format!("{count} samples, {}: {:.0} NFE, {:.2} s", config.solver, samples.nfe, samples.seconds);
     Ok(Sheet { items: samples.items, arrangement: Arrangement::Samples, caption })
 }
 

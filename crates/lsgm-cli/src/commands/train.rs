@@ -2,11 +2,10 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use candle_core::{DType, Device};
 use lsgm_core::{ParamStore, Rng, Split};
-use lsgm_engine::{Outcome, RunDir, Stage, StageBudget, StageSelection, TrainConfig, Trainer, format_duration};
+use lsgm_engine::{Outcome, RunDir, Stage, StageSelection, Trainer, format_duration};
 
 use crate::args::{StageArgument, Train};
 use crate::commands::finish;
@@ -35,12 +34,7 @@ pub(super) fn run(args: &Train, registry: &Registry) -> Result<()> {
 fn train(trainer: &mut Trainer, parts: &Parts, stage: StageArgument, folder: &Path) -> Result<()> {
     let stop = StopsTraining::new();
     let mut watch = Watch::new(parts.modality.clone(), folder.join("samples"));
-    let stages = match stage {
-        StageArgument::Vae => StageSelection::Vae,
-        StageArgument::Lsgm => StageSelection::Lsgm,
-        StageArgument::All => StageSelection::All,
-    };
-    let outcome = trainer.run(stages, &stop.interrupt, &mut watch)?;
+    let outcome = trainer.run(selection(stage), &stop.interrupt, &mut watch)?;
     drop(watch);
     let state = trainer.state();
     let (time, place) = (format_duration(state.seconds), folder.display());
@@ -53,6 +47,14 @@ fn train(trainer: &mut Trainer, parts: &Parts, stage: StageArgument, folder: &Pa
             let message = format!("stopped and saved after {} steps; --resume continues {place}", state.step);
             Err(Error::Interrupted(message))
         }
+    }
+}
+
+fn selection(stage: StageArgument) -> StageSelection {
+    match stage {
+        StageArgument::Vae => StageSelection::Vae,
+        StageArgument::Lsgm => StageSelection::Lsgm,
+        StageArgument::All => StageSelection::All,
     }
 }
 
@@ -139,46 +141,13 @@ fn settle(mut tree: Tree, args: &Train, registry: &Registry) -> Result<Config> {
     apply(&mut tree, &args.set, overrides.into_iter().flatten())?;
     let mut config = Config::resolve(tree, registry)?;
     if let Some(total) = args.time_budget {
-        limit_time(&mut config.train, total, args.stage)?;
+        config.train.limit_time(total, selection(args.stage))?;
     }
     Ok(config)
 }
 
 fn not_utf8(path: &Path) -> Error {
     Error::usage(format!("{}: the name is not UTF-8, which a config cannot hold", path.display()))
-}
-
-/// Share `total` between the stages as their own lengths are shared; equally where these have different units.
-fn limit_time(train: &mut TrainConfig, total: Duration, stage: StageArgument) -> Result<()> {
-    let total = total.as_secs_f64();
-    let vae_share = match stage {
-        StageArgument::Vae => 1.0,
-        StageArgument::Lsgm => 0.0,
-        StageArgument::All => match (train.vae.budget()?, train.lsgm.budget()?) {
-            (StageBudget::Steps(a), StageBudget::Steps(b)) => share(a as f64, b as f64),
-            (StageBudget::Epochs(a), StageBudget::Epochs(b)) | (StageBudget::Seconds(a), StageBudget::Seconds(b)) => {
-                share(a, b)
-            }
-            _ => 0.5,
-        },
-    };
-    if stage != StageArgument::Lsgm {
-        (train.vae.steps, train.vae.epochs) = (None, None);
-        train.vae.time_budget = Some(seconds(total * vae_share));
-    }
-    if stage != StageArgument::Vae {
-        (train.lsgm.steps, train.lsgm.epochs) = (None, None);
-        train.lsgm.time_budget = Some(seconds(total * (1.0 - vae_share)));
-    }
-    Ok(())
-}
-
-fn share(a: f64, b: f64) -> f64 {
-    if a + b > 0.0 { a / (a + b) } else { 0.5 }
-}
-
-fn seconds(value: f64) -> String {
-    format!("{}ms", (value * 1000.0).round())
 }
 
 /// The prior's values can be checked only against the latents of the autoencoder, so the model is built once and dropped.
