@@ -2,7 +2,7 @@
 //! three training algorithms (LSGM, section 3.3 and appendix C).
 
 use candle_core::Tensor;
-use lsgm_core::{Pass, Result};
+use lsgm_core::{Error, Pass, Result};
 
 use crate::prior::{column, sum_per_item};
 use crate::{Prior, Times};
@@ -96,6 +96,10 @@ impl Prior {
 
     /// `z_t = m_t z_0 + σ_t ε` with fresh noise.
     fn diffuse(&self, z0: &Tensor, times: &Times, pass: &mut Pass<'_>) -> Result<Diffused> {
+        if times.t_eps != self.t_eps() {
+            let message = format!("times above {} for a prior with t_eps = {}", times.t_eps, self.t_eps());
+            return Err(Error::contract("cross entropy", message));
+        }
         let noise = pass.rng.normal_tensor(z0.shape().clone(), z0.dtype(), z0.device())?;
         let mean = z0.broadcast_mul(&column(&times.mean_coefficient, z0)?)?;
         let z_t = (mean + noise.broadcast_mul(&self.per_item(&times.t, |t| self.sde().sigma(t), z0)?)?)?;

@@ -274,6 +274,39 @@ fn the_cross_entropy_of_a_normal_is_its_entropy() {
     }
 }
 
+/// Of N(0, v I) data and their exact score, with `V(t) = m² v + σ²`, the bound is
+/// `D/2 [log(2πe) + log V(t_eps) + log σ²(1) - log V(1)]`, whichever proposal the times come from.
+#[test]
+fn the_cross_entropy_of_another_gaussian_is_unbiased_for_every_weighting() {
+    let (shape, v, t_eps, n) = (LatentShape::line(4, 25), 0.3, 1e-3, 2000);
+    for config in SdeConfig::all_defaults() {
+        let prior = gaussian_prior(&config, v, t_eps, shape);
+        let sde = *prior.sde();
+        let spread = |t: f64| sde.mean_coefficient(t).powi(2) * v + sde.variance(t);
+        let ends = spread(t_eps).ln() + sde.variance(1.0).ln() - spread(1.0).ln();
+        let expected = 50.0 * (1.0 + LOG_2PI + ends);
+        let z0 = (normal(&shape.dims(n), 7) * v.sqrt()).unwrap();
+        for weighting in [Weighting::LlIw, Weighting::LlUniform, Weighting::UnIw, Weighting::UnUniform] {
+            if !weighting.is_defined_for(&sde) {
+                continue;
+            }
+            let mut rng = Rng::new(8);
+            let times = prior.stratified_times(weighting, n, &mut rng).unwrap();
+            let found = prior.cross_entropy(&z0, &times, &mut Pass::eval(&mut rng)).unwrap();
+            let values: Vec<f64> = found.to_vec1().unwrap();
+            let average = values.iter().sum::<f64>() / n as f64;
+            let error = values.iter().map(|v| (v - average).powi(2)).sum::<f64>() / (n as f64 * (n - 1) as f64);
+            let off = (average - expected) / error.sqrt();
+            eprintln!(
+                "{} {weighting:?}: {average:.3} instead of {expected:.3}, error {:.3}",
+                config.name(),
+                error.sqrt()
+            );
+            assert!(off.abs() < 3.0 && error.sqrt() < 0.1 * expected.abs(), "{config:?} {weighting:?} {off}");
+        }
+    }
+}
+
 #[test]
 fn algorithm_2_gives_each_side_its_own_gradient() {
     let shape = LatentShape::line(2, 6);

@@ -16,6 +16,11 @@ impl Mixture {
         Self(vec![(0.5, [1.2, 0.4], 0.05), (0.3, [-0.9, 0.9], 0.1), (0.2, [0.0, -1.1], 0.02)])
     }
 
+    /// A wider mixture that a small network learns in a thousand steps.
+    pub fn wide() -> Self {
+        Self(vec![(0.6, [0.9, 0.3], 0.15), (0.4, [-0.8, -0.5], 0.25)])
+    }
+
     pub fn gaussian(variance: f64) -> Self {
         Self(vec![(1.0, [0.3, -0.2], variance)])
     }
