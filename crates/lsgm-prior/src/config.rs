@@ -4,6 +4,19 @@ use serde::{Deserialize, Serialize};
 use crate::networks::NetworkConfig;
 use crate::{Sde, SdeConfig};
 
+/// What the score network's output stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Prediction {
+    /// The noise `ε'` in `z_t`, as in the published models.
+    #[default]
+    Noise,
+    /// `ε' / σ_t`, the negative score. Latents of an autoencoder are smooth below the width of its posterior, so that the
+    /// noise to predict vanishes with `σ_t`; the network then need not learn that, and its errors vanish likewise.
+    /// Short trainings gain most.
+    Score,
+}
+
 /// Section `[prior]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -15,6 +28,8 @@ pub struct PriorConfig {
     pub mixed: bool,
     /// Where the logit of α starts: -6 starts from the N(0, I) prior.
     pub alpha_init: f64,
+    /// What the network's output stands for.
+    pub prediction: Prediction,
     /// Whether channels can be declared inactive ([`crate::Prior::set_active_channels`]), which then keep the N(0, I)
     /// prior and are hidden from the network.
     pub mask_inactive: bool,
@@ -30,6 +45,7 @@ impl Default for PriorConfig {
             t_eps: 1e-3,
             mixed: true,
             alpha_init: -6.0,
+            prediction: Prediction::Noise,
             mask_inactive: false,
             sde: SdeConfig::default(),
             network: NetworkConfig::default(),

@@ -17,7 +17,7 @@ mod prior;
 mod sde;
 mod weighting;
 
-pub use config::PriorConfig;
+pub use config::{Prediction, PriorConfig};
 pub use likelihood::{OdeLogProb, OdeOptions, Trace, ode_log_prob};
 pub use loss::PriorLosses;
 pub use mixed::MixedScore;

@@ -5,7 +5,7 @@ use lsgm_core::{Error, LatentShape, Params, Pass, Result, Rng};
 
 use crate::baseline::NormalBaseline;
 use crate::networks::ScoreNetwork;
-use crate::{MixedScore, PriorConfig, Sde, Times, Weighting};
+use crate::{MixedScore, Prediction, PriorConfig, Sde, Times, Weighting};
 
 /// The score-based generative prior over latents `[B, C, *spatial]`: an SDE, a score network, and the mixed score.
 ///
@@ -17,6 +17,7 @@ pub struct Prior {
     t_eps: f64,
     mixed: Option<MixedScore>,
     active: Option<Var>,
+    prediction: Prediction,
     network: Box<dyn ScoreNetwork>,
     baseline: NormalBaseline,
 }
@@ -41,7 +42,7 @@ impl Prior {
         let network = config.network.build(shape, &params.pp("network"))?;
         let sde = Sde::new(&config.sde)?;
         let baseline = NormalBaseline::new(&sde, &shape, config.t_eps)?;
-        Ok(Self { sde, shape, t_eps: config.t_eps, mixed, active, network, baseline })
+        Ok(Self { sde, shape, t_eps: config.t_eps, mixed, active, prediction: config.prediction, network, baseline })
     }
 
     /// A prior around a given score network, such as an exact score. Without a mixed score α is 1.
@@ -57,7 +58,7 @@ impl Prior {
     ) -> Result<Self> {
         sde.check_t_eps("prior.t_eps", t_eps)?;
         let baseline = NormalBaseline::new(&sde, &shape, t_eps)?;
-        Ok(Self { sde, shape, t_eps, mixed, active: None, network, baseline })
+        Ok(Self { sde, shape, t_eps, mixed, active: None, prediction: Prediction::Noise, network, baseline })
     }
 
     /// The SDE.
@@ -124,8 +125,12 @@ impl Prior {
             Some(active) => z_t.broadcast_mul(active.as_tensor())?,
             None => z_t.clone(),
         };
-        let epsilon = self.network.forward(&visible, &times, pass)?;
-        self.shape.check("score network", &epsilon)?;
+        let output = self.network.forward(&visible, &times, pass)?;
+        self.shape.check("score network", &output)?;
+        let epsilon = match self.prediction {
+            Prediction::Noise => output,
+            Prediction::Score => output.broadcast_mul(&self.per_item(t, |t| self.sde.sigma(t), z_t)?)?,
+        };
         let Some(alpha) = self.mixing_weights()? else { return Ok(epsilon) };
         let normal = self.per_item(t, |t| self.sde.mixing_coefficient(t), z_t)?.broadcast_mul(z_t)?;
         Ok((&normal + (epsilon - &normal)?.broadcast_mul(&alpha)?)?)
