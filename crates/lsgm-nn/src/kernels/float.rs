@@ -3,7 +3,7 @@
 use candle_core::{CpuStorage, WithDType};
 
 /// An element type: `f32` for speed, `f64` for checks.
-pub(crate) trait Float: WithDType {
+pub(crate) trait Float: WithDType + super::Vectors {
     const ZERO: Self;
     const ONE: Self;
 

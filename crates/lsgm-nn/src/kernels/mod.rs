@@ -7,6 +7,7 @@
 mod float;
 mod gemm;
 mod simd;
+mod vector;
 
 pub(crate) mod attention;
 pub(crate) mod conv;
@@ -16,12 +17,14 @@ pub(crate) mod optimizer;
 pub(crate) mod pointwise;
 pub(crate) mod resample;
 pub(crate) mod softmax;
+pub(crate) mod tile;
 
 pub(crate) use float::{Float, uninit};
 pub(crate) use gemm::{Mat, gemm};
 pub(crate) use simd::{Fused, Isa, Plain, dispatch, max, sums};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use simd::{Level, level};
+pub(crate) use vector::Vectors;
 
 /// Elements that one task of a pointwise kernel takes.
 pub(crate) const BLOCK: usize = 16 * 1024;
