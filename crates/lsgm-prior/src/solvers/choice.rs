@@ -3,7 +3,7 @@ use lsgm_core::{Error, Result, Rng};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Grid, OnStep, Rk45Options, ancestral, ddim, dpm_solver_2m, dpm_solver_3m, euler_maruyama, heun,
+    Grid, OnStep, Rk45Options, adams_bashforth, ancestral, ddim, dpm_solver_2m, dpm_solver_3m, euler_maruyama, heun,
     predictor_corrector, probability_flow_rk45,
 };
 use crate::Prior;
@@ -25,6 +25,8 @@ pub enum Solver {
     Ddim,
     /// [`heun`].
     Heun,
+    /// [`adams_bashforth`].
+    AdamsBashforth,
     /// [`dpm_solver_2m`].
     #[serde(rename = "dpm-solver-2m")]
     DpmSolver2m,
@@ -35,13 +37,14 @@ pub enum Solver {
 
 impl Solver {
     /// Every solver.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Rk45,
         Self::EulerMaruyama,
         Self::Ancestral,
         Self::PredictorCorrector,
         Self::Ddim,
         Self::Heun,
+        Self::AdamsBashforth,
         Self::DpmSolver2m,
         Self::DpmSolver3m,
     ];
@@ -55,6 +58,7 @@ impl Solver {
             Self::PredictorCorrector => "predictor-corrector",
             Self::Ddim => "ddim",
             Self::Heun => "heun",
+            Self::AdamsBashforth => "adams-bashforth",
             Self::DpmSolver2m => "dpm-solver-2m",
             Self::DpmSolver3m => "dpm-solver-3m",
         }
@@ -156,6 +160,7 @@ pub fn sample(
         Solver::PredictorCorrector => predictor_corrector(prior, z1, &times()?, rng, on_step, config.snr),
         Solver::Ddim => ddim(prior, z1, &times()?, rng, on_step),
         Solver::Heun => heun(prior, z1, &times()?, rng, on_step),
+        Solver::AdamsBashforth => adams_bashforth(prior, z1, &times()?, rng, on_step),
         Solver::DpmSolver2m => dpm_solver_2m(prior, z1, &times()?, rng, on_step),
         Solver::DpmSolver3m => dpm_solver_3m(prior, z1, &times()?, rng, on_step),
     }

@@ -11,7 +11,7 @@ mod stochastic;
 mod walk;
 
 pub use choice::{Solver, SolverConfig, sample};
-pub use deterministic::{ddim, dpm_solver_2m, dpm_solver_3m, heun};
+pub use deterministic::{adams_bashforth, ddim, dpm_solver_2m, dpm_solver_3m, heun};
 pub use dormand_prince::Rk45Options;
 pub(crate) use dormand_prince::{State, integrate};
 pub use error::SolverError;

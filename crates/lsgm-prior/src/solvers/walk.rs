@@ -28,6 +28,12 @@ impl<'a> Walker<'a> {
         linear(z, 1.0 / m, &self.epsilon(z, t)?, -sigma / m)
     }
 
+    /// `ε_θ(z, t)` without what the score of N(0, I) data says.
+    pub(crate) fn excess(&mut self, z: &Tensor, t: f64) -> Result<Tensor> {
+        let normal = self.sde().mixing_coefficient(t);
+        linear(&self.epsilon(z, t)?, 1.0, z, -normal)
+    }
+
     /// Standard Normal noise in the shape of `z`.
     pub(crate) fn noise(&mut self, z: &Tensor) -> Result<Tensor> {
         self.rng.normal_tensor(z.shape().clone(), z.dtype(), z.device())
