@@ -11,10 +11,11 @@ pub enum Prediction {
     /// The noise `ε'` in `z_t`, as in the published models.
     #[default]
     Noise,
-    /// `ε' / σ_t`, the negative score. Latents of an autoencoder are smooth below the width of its posterior, so that the
-    /// noise to predict vanishes with `σ_t`; the network then need not learn that, and its errors vanish likewise.
-    /// Short trainings gain most.
-    Score,
+    /// What is left of the score beside that of N(0, I): `ε' = k_t z_t + σ_t · output`, with the N(0, I) part `k_t z_t` of
+    /// the mixed score. With a last layer that starts at zero the prior starts as N(0, I) whatever α is, the network never
+    /// has to copy its input, and its errors vanish with `σ_t`, as the noise to predict does: latents of an autoencoder are
+    /// smooth below the width of its posterior. Short trainings need this.
+    Correction,
 }
 
 /// Section `[prior]`.

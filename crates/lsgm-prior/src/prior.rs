@@ -127,12 +127,14 @@ impl Prior {
         };
         let output = self.network.forward(&visible, &times, pass)?;
         self.shape.check("score network", &output)?;
+        let normal = self.per_item(t, |t| self.sde.mixing_coefficient(t), z_t)?.broadcast_mul(z_t)?;
         let epsilon = match self.prediction {
             Prediction::Noise => output,
-            Prediction::Score => output.broadcast_mul(&self.per_item(t, |t| self.sde.sigma(t), z_t)?)?,
+            Prediction::Correction => {
+                (&normal + output.broadcast_mul(&self.per_item(t, |t| self.sde.sigma(t), z_t)?)?)?
+            }
         };
         let Some(alpha) = self.mixing_weights()? else { return Ok(epsilon) };
-        let normal = self.per_item(t, |t| self.sde.mixing_coefficient(t), z_t)?.broadcast_mul(z_t)?;
         Ok((&normal + (epsilon - &normal)?.broadcast_mul(&alpha)?)?)
     }
 

@@ -474,29 +474,29 @@ fn the_mixture_is_linear_in_alpha() {
 }
 
 #[test]
-fn a_score_prediction_is_the_noise_over_sigma() {
+fn a_correction_is_added_to_the_normal_part_and_starts_as_nothing() {
     let shape = LatentShape::plane(2, 3, 3);
     let mut config = PriorConfig { alpha_init: 0.3, ..small(vec![]) };
     let store = ParamStore::new(DType::F64, &Device::Cpu, Rng::new(2));
     let noise = Prior::new(&config, shape, &store.root()).unwrap();
-    // Zero-initialised layers hide the network.
+    config.prediction = Prediction::Correction;
+    let correction = Prior::new(&config, shape, &store.root()).unwrap();
+    let z = Rng::new(4).normal_tensor(shape.dims(1), DType::F64, &Device::Cpu).unwrap();
+    let (t, alpha) = (0.2, 1.0 / (1.0 + (-0.3f64).exp()));
+    let sigma = noise.sde().sigma(t);
+    let normal = (&z * noise.sde().mixing_coefficient(t)).unwrap();
+    // What a prior says beyond a share of the N(0, I) part.
+    let beyond = |prior: &Prior, share: f64| {
+        let epsilon = prior.epsilon_at(&z, &[t], &mut Pass::eval(&mut Rng::new(0))).unwrap();
+        (epsilon - (&normal * share).unwrap()).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap()
+    };
+    assert!(beyond(&correction, 1.0).iter().all(|v| v.abs() < 1e-12));
+    // Layers that start at zero hide the network.
     for (name, var) in store.vars().into_iter().filter(|(name, _)| name.starts_with("network.")) {
         let value = Rng::new(3).fork(&name).normal_tensor(var.shape().clone(), DType::F64, &Device::Cpu).unwrap();
         var.set(&(value * 0.2).unwrap()).unwrap();
     }
-    config.prediction = Prediction::Score;
-    let score = Prior::new(&config, shape, &store.root()).unwrap();
-    let mut rng = Rng::new(4);
-    let z = rng.normal_tensor(shape.dims(1), DType::F64, &Device::Cpu).unwrap();
-    let (t, alpha) = (0.2, 1.0 / (1.0 + (-0.3f64).exp()));
-    let sigma = noise.sde().sigma(t);
-    let normal = (&z * noise.sde().mixing_coefficient(t)).unwrap();
-    // What the network adds to the N(0, I) part.
-    let part = |prior: &Prior| {
-        let epsilon = prior.epsilon_at(&z, &[t], &mut Pass::eval(&mut Rng::new(0))).unwrap();
-        (epsilon - (&normal * (1.0 - alpha)).unwrap()).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap()
-    };
-    for (a, b) in part(&noise).iter().zip(part(&score)) {
+    for (a, b) in beyond(&noise, 1.0 - alpha).iter().zip(beyond(&correction, 1.0)) {
         assert!((a * sigma - b).abs() < 1e-9 && a.abs() > 1e-6, "{a} {b}");
     }
 }
