@@ -12,6 +12,8 @@ pub mod layers;
 pub mod ops;
 pub mod optim;
 
+// Kernels run over several slices in step, by index, and take the slices of an operation one by one.
+#[allow(clippy::needless_range_loop, clippy::too_many_arguments)]
 mod kernels;
 
 pub use layers::*;

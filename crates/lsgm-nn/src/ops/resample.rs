@@ -73,7 +73,7 @@ fn resample(op: &'static str, x: &Tensor, rank: usize, factor: (usize, usize), u
         ));
     }
     let (rows, width) = (if rank == 4 { dims[2] } else { 1 }, dims[rank - 1]);
-    if !up && !(rows.is_multiple_of(factor.0) && width.is_multiple_of(factor.1)) {
+    if !up && (!rows.is_multiple_of(factor.0) || !width.is_multiple_of(factor.1)) {
         return Err(fault(op, format!("the factor {} must divide the size of {dims:?}", factor.1)));
     }
     let scale = |n: usize, f: usize| if up { n * f } else { n / f };
@@ -82,7 +82,7 @@ fn resample(op: &'static str, x: &Tensor, rank: usize, factor: (usize, usize), u
     if rank == 4 {
         output[2] = scale(rows, factor.0);
     }
-    apply1(Resample { up: up, rows, width, factor, output }, [x])
+    apply1(Resample { up, rows, width, factor, output }, [x])
 }
 
 struct Resample {
