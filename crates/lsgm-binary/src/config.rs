@@ -45,11 +45,11 @@ impl PlainConfig {
     /// [`Error::Config`] with the key.
     pub fn validate(&self, height: usize, width: usize) -> Result<()> {
         let key = |k: &str| format!("autoencoder.{k}");
-        if self.channels.is_empty() || self.channels.iter().any(|c| *c == 0) {
+        if self.channels.is_empty() || self.channels.contains(&0) {
             return Err(Error::config(key("channels"), "give at least one size, and at least one channel for each"));
         }
         let factor = 1usize.checked_shl(self.channels.len() as u32).unwrap_or(0);
-        if factor == 0 || height % factor != 0 || width % factor != 0 {
+        if factor == 0 || !height.is_multiple_of(factor) || !width.is_multiple_of(factor) {
             let message = format!(
                 "{} sizes halve the image {} times, but {height}×{width} cannot be halved that often: give fewer",
                 self.channels.len(),
@@ -60,7 +60,10 @@ impl PlainConfig {
         if self.output_channels == 0 {
             return Err(Error::config(key("output_channels"), "give at least 1"));
         }
-        if self.latent_groups == 0 || self.latent_channels == 0 || self.latent_channels % self.latent_groups != 0 {
+        if self.latent_groups == 0
+            || self.latent_channels == 0
+            || !self.latent_channels.is_multiple_of(self.latent_groups)
+        {
             let message =
                 format!("{} latent channels cannot be split into {} groups", self.latent_channels, self.latent_groups);
             return Err(Error::config(key("latent_groups"), message));
