@@ -1,4 +1,8 @@
 //! Matrix products on strided slices.
+//!
+//! The order of summation of an element depends on the sizes alone, not on the number of threads.
+
+use gemm::Parallelism;
 
 use super::Float;
 
@@ -24,8 +28,6 @@ impl<'a, T> Mat<'a, T> {
 
 /// `c = a · b`, or `c += a · b` with `add`, on this thread; `a` is `m × k`, `b` is `k × n`, and the rows of `c` are
 /// `c_row` apart.
-///
-/// The order of summation depends on the sizes alone.
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn gemm<T: Float>(
     m: usize,
@@ -36,6 +38,36 @@ pub(crate) fn gemm<T: Float>(
     c: &mut [T],
     c_row: usize,
     add: bool,
+) {
+    multiply(m, n, k, a, b, c, c_row, add, Parallelism::None);
+}
+
+/// [`gemm`] on all threads.
+#[allow(clippy::too_many_arguments)]
+pub(crate) fn parallel_gemm<T: Float>(
+    m: usize,
+    n: usize,
+    k: usize,
+    a: Mat<'_, T>,
+    b: Mat<'_, T>,
+    c: &mut [T],
+    c_row: usize,
+    add: bool,
+) {
+    multiply(m, n, k, a, b, c, c_row, add, Parallelism::Rayon(rayon::current_num_threads()));
+}
+
+#[allow(clippy::too_many_arguments)]
+fn multiply<T: Float>(
+    m: usize,
+    n: usize,
+    k: usize,
+    a: Mat<'_, T>,
+    b: Mat<'_, T>,
+    c: &mut [T],
+    c_row: usize,
+    add: bool,
+    parallelism: Parallelism,
 ) {
     if m == 0 || n == 0 {
         return;
@@ -65,7 +97,7 @@ pub(crate) fn gemm<T: Float>(
             false,
             false,
             false,
-            gemm::Parallelism::None,
+            parallelism,
         );
     }
 }

@@ -18,9 +18,10 @@ pub(crate) mod pointwise;
 pub(crate) mod resample;
 pub(crate) mod softmax;
 pub(crate) mod tile;
+pub(crate) mod transpose;
 
 pub(crate) use float::{Float, uninit};
-pub(crate) use gemm::{Mat, gemm};
+pub(crate) use gemm::{Mat, gemm, parallel_gemm};
 pub(crate) use simd::{Fused, Isa, Plain, dispatch, max, sums};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use simd::{Level, level};

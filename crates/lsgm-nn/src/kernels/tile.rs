@@ -114,7 +114,7 @@ unsafe fn outer_block<S: Simd, T: Float, const ROWS: usize, const VECTORS: usize
     }
 }
 
-/// Rows of the block that [`reduce`] uses for `vectors` vectors.
+/// Rows of the block that [`reduce`] and [`gather`] use for `vectors` vectors.
 pub(crate) fn reduce_rows<S: Simd>(vectors: usize) -> usize {
     match (S::REGISTER_COUNT >= 32, vectors) {
         (true, 1 | 2) => 12,
@@ -126,9 +126,12 @@ pub(crate) fn reduce_rows<S: Simd>(vectors: usize) -> usize {
     }
 }
 
-/// The largest number of vectors that [`reduce`] takes.
-pub(crate) fn reduce_vectors<S: Simd>() -> usize {
-    if S::REGISTER_COUNT >= 32 { 4 } else { 3 }
+/// Numbers of vectors of the panels that hold `channels` channels, as even as possible, for [`reduce`] and [`gather`].
+pub(crate) fn panels<S: Simd, T: Float>(channels: usize) -> impl Iterator<Item = usize> {
+    let largest = if S::REGISTER_COUNT >= 32 { 4 } else { 3 };
+    let vectors = channels.div_ceil(T::lanes::<S>());
+    let count = vectors.div_ceil(largest);
+    (0..count).map(move |i| vectors * (i + 1) / count - vectors * i / count)
 }
 
 /// A run of positions: `len` positions from `start` on.
@@ -232,6 +235,80 @@ unsafe fn reduce_block<S: Simd, T: Float, const ROWS: usize, const VECTORS: usiz
                 let sum = if r.add { T::plus(simd, sums[i][j], to.read_unaligned()) } else { sums[i][j] };
                 to.write_unaligned(sum);
             }
+        }
+    }
+}
+
+/// `c[to[i] + j] = Σ_k a[rows[i] + offsets[k]] · b[k · vectors · lanes + j]` for a block of as many rows as
+/// [`reduce_rows`] says times `vectors` vectors.
+///
+/// # Safety
+/// `a` reaches to every offset from every row, `b` has a row for each offset, and `c` has `vectors · lanes` elements at
+/// every place of `to`.
+#[inline(always)]
+pub(crate) unsafe fn gather<S: Simd, T: Float>(
+    simd: S,
+    vectors: usize,
+    a: *const T,
+    rows: &[usize],
+    offsets: &[usize],
+    b: *const T,
+    c: *mut T,
+    to: &[usize],
+) {
+    // SAFETY: passed on to the caller.
+    unsafe {
+        match (rows.len(), vectors) {
+            (12, 1) => gather_block::<S, T, 12, 1>(simd, a, rows, offsets, b, c, to),
+            (12, 2) => gather_block::<S, T, 12, 2>(simd, a, rows, offsets, b, c, to),
+            (8, 3) => gather_block::<S, T, 8, 3>(simd, a, rows, offsets, b, c, to),
+            (6, 4) => gather_block::<S, T, 6, 4>(simd, a, rows, offsets, b, c, to),
+            (8, 1) => gather_block::<S, T, 8, 1>(simd, a, rows, offsets, b, c, to),
+            (6, 2) => gather_block::<S, T, 6, 2>(simd, a, rows, offsets, b, c, to),
+            (4, 3) => gather_block::<S, T, 4, 3>(simd, a, rows, offsets, b, c, to),
+            _ => unreachable!("no such block"),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn gather_block<S: Simd, T: Float, const ROWS: usize, const VECTORS: usize>(
+    simd: S,
+    a: *const T,
+    rows: &[usize],
+    offsets: &[usize],
+    b: *const T,
+    c: *mut T,
+    to: &[usize],
+) {
+    let lanes = T::lanes::<S>();
+    let zero = T::splat(simd, T::ZERO);
+    let mut sums = [[zero; VECTORS]; ROWS];
+    let mut starts = [a; ROWS];
+    for i in 0..ROWS {
+        starts[i] = a.wrapping_add(rows[i]);
+    }
+    let mut b = b;
+    for &offset in offsets {
+        // SAFETY: the caller's contract; `b` moves by one row for each offset.
+        unsafe {
+            let mut vectors = [zero; VECTORS];
+            for j in 0..VECTORS {
+                vectors[j] = b.add(j * lanes).cast::<T::Vector<S>>().read_unaligned();
+            }
+            for i in 0..ROWS {
+                let value = T::splat(simd, *starts[i].add(offset));
+                for j in 0..VECTORS {
+                    sums[i][j] = T::fma(simd, value, vectors[j], sums[i][j]);
+                }
+            }
+            b = b.wrapping_add(VECTORS * lanes);
+        }
+    }
+    for i in 0..ROWS {
+        for j in 0..VECTORS {
+            // SAFETY: `c` has `VECTORS` vectors at every place of `to`.
+            unsafe { c.add(to[i] + j * lanes).cast::<T::Vector<S>>().write_unaligned(sums[i][j]) };
         }
     }
 }

@@ -58,6 +58,10 @@ fn convolutions() -> Vec<Case> {
         ([2, 2, 9, 8], [2, 2, 3, 2], Conv2dConfig { dilation: (2, 3), padding: (3, 1), stride: (2, 1), groups: 1 }),
         ([5, 17, 3, 3], [19, 17, 1, 1], plain),
         ([1, 2, 2, 2], [2, 2, 5, 5], Conv2dConfig::same((5, 5))),
+        // Enough channels for tiles: odd sizes, every padding, groups.
+        ([3, 20, 9, 10], [18, 20, 3, 3], Conv2dConfig::same((3, 3))),
+        ([2, 32, 12, 9], [32, 32, 3, 3], Conv2dConfig { padding: (0, 2), ..plain }),
+        ([5, 64, 7, 7], [16, 32, 3, 3], Conv2dConfig::same((3, 3)).with_groups(2)),
     ]
     .into_iter()
     .flat_map(|(x, w, config)| conv2d(x, w, config))

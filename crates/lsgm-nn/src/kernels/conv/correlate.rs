@@ -1,5 +1,7 @@
 //! `y[m, position] = Σ_k w[m, k] · planes[position + offset(k)]`, block by block in registers.
 
+mod channels;
+
 use std::mem::MaybeUninit;
 
 use pulp::{Arch, Simd, WithSimd};
@@ -41,8 +43,23 @@ pub(crate) struct Correlation {
 const PLANES: usize = 512 * 1024;
 
 impl Correlation {
+    /// Whether vectors are to hold output channels, and not positions: that wastes no positions on padding, but fills
+    /// registers with whole vectors of channels only, and transposes the output.
+    fn along_channels(&self) -> bool {
+        let terms = |grid: &Grid| grid.reads.len() as f64 / 32.0;
+        let channels = self.channels.1;
+        let (wide, even) = (channels.next_multiple_of(16) as f64, channels.next_multiple_of(8) as f64);
+        let cost = |f: &dyn Fn(&Grid) -> f64| self.grids.iter().map(f).sum::<f64>();
+        let here = cost(&|g| (g.size.0 * g.size.1) as f64 * (terms(g) * wide + 0.6 * channels as f64));
+        let there = cost(&|g| (g.size.0 * self.planes.pitch) as f64 * terms(g) * even * 1.05);
+        here < there
+    }
+
     /// The output `[batch, groups · channels.1, output]` for `x: [batch, groups · channels.0, ..]`.
     pub(crate) fn run<T: Float>(&self, x: &[T], w: &[T], bias: Option<&[T]>) -> Vec<T> {
+        if self.along_channels() {
+            return channels::run(self, x, w, bias);
+        }
         let outputs = self.groups * self.channels.1;
         let positions = self.output.0 * self.output.1;
         let packed = self.pack(w);

@@ -5,7 +5,8 @@ use rayon::prelude::*;
 
 use super::Geometry;
 use super::source::Planes;
-use crate::kernels::tile::{DOTS, Reduction, Run, dots, reduce, reduce_rows, reduce_vectors};
+use crate::kernels::tile::{DOTS, Reduction, Run, dots, panels, reduce, reduce_rows};
+use crate::kernels::transpose::interleave;
 use crate::kernels::{Float, add_up};
 
 /// Output channels of a group up to which scalar products along the positions are faster than outer products, whose
@@ -105,10 +106,7 @@ impl<T: Float> Part<'_, T> {
         let stacked = self.stacked(channels);
         let mut planes = vec![T::ZERO; self.planes.len(stacked, self.g.cin, 0)];
         let mut transposed = Vec::new();
-        // Panels of vectors of output channels, as even as possible.
-        let vectors = channels.div_ceil(lanes);
-        let panels = vectors.div_ceil(reduce_vectors::<S>());
-        let widths: Vec<usize> = (0..panels).map(|i| (vectors * (i + 1)) / panels - (vectors * i) / panels).collect();
+        let widths: Vec<usize> = panels::<S, T>(channels).collect();
         let mut sums: Vec<Vec<T>> =
             widths.iter().map(|w| vec![T::ZERO; terms.next_multiple_of(reduce_rows::<S>(*w)) * w * lanes]).collect();
         let mut first = 0;
@@ -149,27 +147,14 @@ impl<T: Float> Part<'_, T> {
     /// The gradients of `channels` as `[images · positions, width]`.
     #[inline(always)]
     fn transpose(&self, first: usize, images: usize, channels: std::ops::Range<usize>, width: usize, to: &mut Vec<T>) {
+        let p = self.positions();
         to.clear();
-        to.resize(images * self.positions() * width, T::ZERO);
-        for image in 0..images {
-            let to = &mut to[image * self.positions() * width..][..self.positions() * width];
-            for (block, start) in channels.clone().step_by(16).enumerate() {
-                let block = &mut to[block * 16..];
-                let count = 16.min(channels.end - start);
-                if count == 16 {
-                    let rows: [&[T]; 16] = std::array::from_fn(|i| self.gradient(first + image, start + i));
-                    for (p, to) in block.chunks_mut(width).enumerate() {
-                        for (i, row) in rows.iter().enumerate() {
-                            to[i] = row[p];
-                        }
-                    }
-                } else {
-                    for i in 0..count {
-                        let row = self.gradient(first + image, start + i);
-                        block.chunks_mut(width).zip(row).for_each(|(to, v)| to[i] = *v);
-                    }
-                }
-            }
+        to.resize(images * p * width, T::ZERO);
+        let places: Vec<usize> = (0..p).map(|p| p * width).collect();
+        for (image, to) in to.chunks_exact_mut(p * width).enumerate() {
+            let first_channel = self.group * self.g.cout + self.first + channels.start;
+            let planes = &self.gy[((first + image) * self.g.groups * self.g.cout + first_channel) * p..];
+            interleave(&planes[..channels.len() * p], p, &places, channels.len(), to);
         }
     }
 

@@ -13,7 +13,8 @@ use rayon::prelude::*;
 
 use self::transform::{Input, Output, OutputTransposed, Weight, WeightTransposed, both};
 use super::Geometry;
-use crate::kernels::tile::{Reduction, Run, reduce, reduce_rows, reduce_vectors};
+use crate::kernels::tile::{Reduction, Run, panels, reduce, reduce_rows};
+use crate::kernels::transpose::{deinterleave, interleave};
 use crate::kernels::{Float, add_up, uninit};
 
 /// Outputs of a tile along an axis.
@@ -92,9 +93,9 @@ impl Problem {
         self.grid().0 * self.grid().1
     }
 
-    /// Where the weight from input channel `c` to output channel `o` lies for tap 0, and the step to the next tap.
-    fn weight_at(&self, o: usize, c: usize, tap: usize) -> usize {
-        if self.transposed { (c * self.cout + o) * 9 + 8 - tap } else { (o * self.cin + c) * 9 + tap }
+    /// Where the weights from input channel `c` to output channel `o` start.
+    fn kernel_at(&self, o: usize, c: usize) -> usize {
+        if self.transposed { (c * self.cout + o) * 9 } else { (o * self.cin + c) * 9 }
     }
 
     /// Images of a task: enough tiles for a good product, and at least two tasks, whatever the number of threads.
@@ -128,13 +129,6 @@ impl Problem {
     }
 }
 
-/// Numbers of vectors of the panels that hold `channels` channels, as even as possible.
-fn panels<S: Simd, T: Float>(channels: usize) -> Vec<usize> {
-    let vectors = channels.div_ceil(T::lanes::<S>());
-    let count = vectors.div_ceil(reduce_vectors::<S>());
-    (0..count).map(|i| vectors * (i + 1) / count - vectors * i / count).collect()
-}
-
 /// Matrices `[rows, columns]`, one for each of the 36 values of a tile.
 struct Matrices<T> {
     data: Vec<T>,
@@ -163,43 +157,29 @@ struct Block<T> {
     data: Vec<T>,
     columns: usize,
     lanes: usize,
+    /// Size of the image's planes, and where each of its positions lies.
+    plane: usize,
+    places: Vec<usize>,
 }
 
 impl<T: Float> Block<T> {
-    fn new<S: Simd>(rows: usize, columns: usize) -> Self {
-        let lanes = T::lanes::<S>();
-        Self { data: vec![T::ZERO; rows * columns * lanes], columns, lanes }
+    /// A block of `rows × columns` for images of size `image`, whose first element is to lie at `at`.
+    fn new(lanes: usize, (rows, columns): (usize, usize), image: (usize, usize), at: (usize, usize)) -> Self {
+        let place = |y: usize, x: usize| ((y + at.0) * columns + x + at.1) * lanes;
+        let places = (0..image.0).flat_map(|y| (0..image.1).map(move |x| place(y, x))).collect();
+        Self { data: vec![T::ZERO; rows * columns * lanes], columns, lanes, plane: image.0 * image.1, places }
     }
 
-    /// Copy as many planes of size `size` as `planes` holds, the first element at `at`; the other channels are zero.
+    /// Copy planes, at most as many as there are lanes; the other lanes become zero.
     #[inline(always)]
-    fn fill(&mut self, planes: &[T], size: (usize, usize), at: (usize, usize)) {
-        let plane = size.0 * size.1;
-        let lanes = self.lanes;
-        for y in 0..size.0 {
-            let to = &mut self.data[((y + at.0) * self.columns + at.1) * lanes..][..size.1 * lanes];
-            for lane in 0..lanes {
-                if (lane + 1) * plane <= planes.len() {
-                    let row = &planes[lane * plane + y * size.1..][..size.1];
-                    to.chunks_exact_mut(lanes).zip(row).for_each(|(t, v)| t[lane] = *v);
-                } else {
-                    to.chunks_exact_mut(lanes).for_each(|t| t[lane] = T::ZERO);
-                }
-            }
-        }
+    fn fill(&mut self, planes: &[T]) {
+        interleave(planes, self.plane, &self.places, self.lanes, &mut self.data);
     }
 
-    /// The transpose of [`Block::fill`] with nothing cut off at the start, plus a value for each plane.
+    /// The planes, plus a value for each.
     #[inline(always)]
-    fn empty(&self, planes: &mut [T], size: (usize, usize), bias: impl Fn(usize) -> T) {
-        let plane = size.0 * size.1;
-        for (lane, to) in planes.chunks_exact_mut(plane).enumerate() {
-            let bias = bias(lane);
-            for (y, to) in to.chunks_exact_mut(size.1).enumerate() {
-                let from = &self.data[y * self.columns * self.lanes..][..size.1 * self.lanes];
-                to.iter_mut().zip(from.chunks_exact(self.lanes)).for_each(|(t, f)| *t = f[lane] + bias);
-            }
-        }
+    fn empty(&self, planes: &mut [T], bias: &[T]) {
+        deinterleave(&self.data, &self.places, self.plane, bias, planes);
     }
 
     /// The `N × N` vectors of the tile whose first element is at `at`.
@@ -243,7 +223,7 @@ impl<T: Float> WithSimd for Columns<T> {
             first += width * T::lanes::<S>();
             start..first
         };
-        panels::<S, T>(self.0).into_iter().map(range).collect()
+        panels::<S, T>(self.0).map(range).collect()
     }
 }
 
@@ -266,8 +246,9 @@ impl<T: Float> WithSimd for WeightPanel<'_, T> {
             for first in self.columns.clone().step_by(lanes) {
                 let mut taps = [[T::ZERO; LANES]; 9];
                 for lane in 0..lanes.min(p.cout.saturating_sub(first)) {
-                    for (tap, taps) in taps.iter_mut().enumerate() {
-                        taps[lane] = self.w[p.weight_at(first + lane, c, tap)];
+                    let kernel = &self.w[p.kernel_at(first + lane, c)..][..9];
+                    for tap in 0..9 {
+                        taps[if p.transposed { 8 - tap } else { tap }][lane] = kernel[tap];
                     }
                 }
                 let mut kernel = [[zero; 3]; 3];
@@ -297,11 +278,11 @@ fn transform_input<S: Simd, T: Float>(
     let plane = p.input.0 * p.input.1;
     let mut matrices = Matrices::new::<S>(images.len() * p.tiles(), p.cin);
     let size = ((rows * OUT + 2).max(p.input.0 + p.padding.0), (columns * OUT + 2).max(p.input.1 + p.padding.1));
-    let mut block = Block::new::<S>(size.0, size.1);
+    let mut block = Block::new(lanes, size, p.input, p.padding);
     for (i, image) in images.enumerate() {
         let x = &x[(image * p.groups + group) * p.cin * plane..][..p.cin * plane];
         for (b, planes) in x.chunks(lanes * plane).enumerate() {
-            block.fill(planes, p.input, p.padding);
+            block.fill(planes);
             for ty in 0..rows {
                 for tx in 0..columns {
                     let tile = block.tile::<S, IN>(simd, (ty * OUT, tx * OUT));
@@ -335,8 +316,8 @@ impl<T: Float> WithSimd for Task<'_, T> {
             let values = transform_input::<S, T>(simd, p, group, 0..self.images, self.x);
             let products = multiply::<S, T>(simd, p, &values, &self.weights[group * panels..][..panels], self.images);
             drop(values);
-            let bias = self.bias.map(|b| &b[group * p.cout..][..p.cout]);
-            transform_output::<S, T>(simd, p, group, &products, bias, self.y);
+            let bias = self.bias.map_or_else(|| vec![T::ZERO; p.cout], |b| b[group * p.cout..][..p.cout].to_vec());
+            transform_output::<S, T>(simd, p, group, &products, &bias, self.y);
         }
     }
 }
@@ -387,12 +368,12 @@ fn transform_output<S: Simd, T: Float>(
     p: &Problem,
     group: usize,
     products: &Matrices<T>,
-    bias: Option<&[T]>,
+    bias: &[T],
     y: &mut [T],
 ) {
     let (lanes, zero, (rows, columns)) = (T::lanes::<S>(), T::splat(simd, T::ZERO), p.grid());
     let plane = p.output.0 * p.output.1;
-    let mut block = Block::new::<S>(rows * OUT, columns * OUT);
+    let mut block = Block::new(lanes, (rows * OUT, columns * OUT), p.output, (0, 0));
     for (image, y) in y.chunks_exact_mut(p.groups * p.cout * plane).enumerate() {
         let y = &mut y[group * p.cout * plane..][..p.cout * plane];
         for (b, planes) in y.chunks_mut(lanes * plane).enumerate() {
@@ -412,7 +393,7 @@ fn transform_output<S: Simd, T: Float>(
                     }
                 }
             }
-            block.empty(planes, p.output, |lane| bias.map_or(T::ZERO, |bias| bias[b * lanes + lane]));
+            block.empty(planes, &bias[b * lanes..]);
         }
     }
 }
@@ -462,11 +443,11 @@ fn transform_gradient<S: Simd, T: Float>(
     let (lanes, (rows, columns)) = (T::lanes::<S>(), p.grid());
     let plane = p.output.0 * p.output.1;
     let mut matrices = Matrices::new::<S>(images.len() * p.tiles(), p.cout);
-    let mut block = Block::new::<S>(rows * OUT, columns * OUT);
+    let mut block = Block::new(lanes, (rows * OUT, columns * OUT), p.output, (0, 0));
     for (i, image) in images.enumerate() {
         let gy = &gy[(image * p.groups + group) * p.cout * plane..][..p.cout * plane];
         for (b, planes) in gy.chunks(lanes * plane).enumerate() {
-            block.fill(planes, p.output, (0, 0));
+            block.fill(planes);
             for ty in 0..rows {
                 for tx in 0..columns {
                     let tile = block.tile::<S, OUT>(simd, (ty * OUT, tx * OUT));
