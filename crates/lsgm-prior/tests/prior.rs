@@ -476,13 +476,13 @@ fn the_mixture_is_linear_in_alpha() {
 #[test]
 fn a_correction_is_added_to_the_normal_part_and_starts_as_nothing() {
     let shape = LatentShape::plane(2, 3, 3);
-    let mut config = PriorConfig { alpha_init: 0.3, ..small(vec![]) };
+    let mut config = PriorConfig { alpha_init: 0.25, ..small(vec![]) };
     let store = ParamStore::new(DType::F64, &Device::Cpu, Rng::new(2));
     let noise = Prior::new(&config, shape, &store.root()).unwrap();
     config.prediction = Prediction::Correction;
     let correction = Prior::new(&config, shape, &store.root()).unwrap();
     let z = Rng::new(4).normal_tensor(shape.dims(1), DType::F64, &Device::Cpu).unwrap();
-    let (t, alpha) = (0.2, 1.0 / (1.0 + (-0.3f64).exp()));
+    let (t, alpha) = (0.2, 1.0 / (1.0 + (-0.25f64).exp()));
     let sigma = noise.sde().sigma(t);
     let normal = (&z * noise.sde().mixing_coefficient(t)).unwrap();
     // What a prior says beyond a share of the N(0, I) part.
