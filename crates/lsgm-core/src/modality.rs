@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::{Autoencoder, Dataset, Params, Result, Split};
+use crate::{Autoencoder, Dataset, Error, Measure, Params, Result, Split, Yardstick};
 
 /// Files that belong to a modality and travel with a run, such as a tokenizer: name to content.
 pub type Assets = BTreeMap<String, Vec<u8>>;
@@ -76,4 +76,33 @@ pub trait Modality: Send + Sync + Sized + 'static {
     /// Turn items (in the layout of [`crate::Batch::x`], or of [`crate::Likelihood::mean`]) to files a person can look
     /// at.
     fn render(&self, items: &Tensor, arrangement: Arrangement) -> Result<Vec<Artifact>>;
+
+    /// Items that a user gives on the command line, one for each entry: a line of text, or the path of a file,
+    /// whichever the modality understands. In the layout of [`crate::Batch::x`].
+    ///
+    /// # Errors
+    /// [`Error::Config`] or [`Error::Input`] with the entry. Without an implementation, that items cannot be given.
+    fn read_items(&self, _entries: &[String]) -> Result<Tensor> {
+        Err(Error::config("modality", format!("items of `{}` cannot be given on the command line", Self::NAME)))
+    }
+
+    /// Measures of a model's samples (in the layout of [`crate::Batch::x`]), against the data where that makes sense.
+    fn measure_samples(&self, _samples: &Tensor, _yardstick: &mut Yardstick<'_>) -> Result<Vec<Measure>> {
+        Ok(Vec::new())
+    }
+
+    /// Measures of reconstructions, item by item beside the originals (both in the layout of [`crate::Batch::x`]).
+    fn measure_reconstructions(
+        &self,
+        _originals: &Tensor,
+        _reconstructions: &Tensor,
+        _yardstick: &mut Yardstick<'_>,
+    ) -> Result<Vec<Measure>> {
+        Ok(Vec::new())
+    }
+
+    /// What simple models of the data reach on a split, to hold a bound against.
+    fn measure_baselines(&self, _split: Split, _yardstick: &mut Yardstick<'_>) -> Result<Vec<Measure>> {
+        Ok(Vec::new())
+    }
 }
