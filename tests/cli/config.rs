@@ -74,7 +74,12 @@ fn the_command_line_is_checked() {
         ("train tiny.toml --threads 0", "--threads"),
         ("sample run --count 0 --out a.png", "--count"),
         ("sample run --count 4 --out a.png --solver rk54", "rk45"),
+        ("sample run --count 4 --out a.png --steps 0", "--steps"),
         ("evaluate run --split dev", "val"),
+        ("evaluate run --bound elbo", "iw:K"),
+        ("evaluate run --bound iw:0", "iw:16"),
+        ("reconstruct run --out a.png", "--count"),
+        ("reconstruct run --count 2 --items a --out a.png", "--count"),
         ("completions csh", "bash"),
     ] {
         let finished = bench.lsgm(line);

@@ -71,6 +71,44 @@ fn an_evaluation_is_a_table_and_json() {
 }
 
 #[test]
+fn bounds_are_reported_under_their_own_names() {
+    let bench = Bench::trained();
+    let json = |line: &str| -> Value {
+        bench.lsgm(&format!("evaluate run --limit 6 --json b.json {line}")).succeeds();
+        serde_json::from_slice(&std::fs::read(bench.path("b.json")).unwrap()).unwrap()
+    };
+    let plain = json("--bound nelbo");
+    assert!(plain["nelbo"]["mean"].is_f64() && plain["ode"].is_null() && plain["iw"].is_null(), "{plain}");
+    let ode = json("--bound ode");
+    assert_eq!((ode["ode"]["n"].as_u64(), ode["iw"].is_null()), (Some(6), true), "{ode}");
+    let bound = |report: &Value| report["iw"]["iw_bound"]["mean"].as_f64().unwrap();
+    let both = json("--bound ode,iw:1");
+    assert_eq!((both["iw"]["n"].as_u64(), both["iw"]["samples"].as_u64()), (Some(6), Some(1)));
+    // One sample is the ODE's bound by another draw; more samples make it tighter.
+    let nelbo_ode = both["ode"]["nelbo_ode"]["mean"].as_f64().unwrap();
+    assert!((bound(&both) - nelbo_ode).abs() < 0.05 * nelbo_ode, "{both}");
+    let eight = json("--bound iw:8");
+    assert!(bound(&eight) < bound(&both) && eight["iw"]["iw_bound"]["stderr"].is_f64(), "{eight}");
+}
+
+#[test]
+fn a_film_and_the_way_through_the_prior() {
+    let bench = Bench::trained();
+    bench.lsgm("sample run --count 9 --out s.png --film f.png --solver heun --steps 5").succeeds();
+    let (w, h) = png_size(&bench, "f.png");
+    assert!(w > h, "12 moments of 8 items: {w} × {h}");
+    let out = bench.lsgm("reconstruct run --count 4 --out p.png --through-prior").succeeds().stdout;
+    assert!(out.contains("through the prior") && out.contains("NFE"), "{out}");
+    let bytes = |name: &str| std::fs::read(bench.path(name)).unwrap();
+    bench.lsgm("reconstruct run --count 4 --out r.png").succeeds();
+    assert_eq!(png_size(&bench, "p.png"), png_size(&bench, "r.png"));
+    assert!(bytes("p.png").len() > 100);
+    bench.lsgm("reconstruct run --items a b --out x.png").fails(2, &["`binary`", "cannot be given"]);
+    bench.lsgm("interpolate run --items a b c --out x.png").fails(2, &["two for each path"]);
+    bench.lsgm("sample run --count 4 --out s.png --film no/such/f.png").fails(2, &["there is no folder"]);
+}
+
+#[test]
 fn more_items_than_there_are_are_told() {
     let bench = Bench::trained();
     bench.lsgm("reconstruct run --count 4000000 --out r.png").fails(2, &["4000000 items are needed", "--count"]);

@@ -96,6 +96,21 @@ pub(crate) struct Sample {
     #[command(flatten)]
     pub(crate) sheet: Sheet,
 
+    /// Number of items
+    #[arg(long, value_name = "N", value_parser = positive())]
+    pub(crate) count: usize,
+
+    #[command(flatten)]
+    pub(crate) solver: SolverChoice,
+
+    /// Write the denoising of the first items, from noise to data, to this file as well
+    #[arg(long, value_name = "FILE")]
+    pub(crate) film: Option<PathBuf>,
+}
+
+/// How samples are drawn.
+#[derive(Debug, Args)]
+pub(crate) struct SolverChoice {
     /// Solver of the reverse diffusion, in place of sample.solver
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(Solver::ALL.map(Solver::name)))]
     pub(crate) solver: Option<String>,
@@ -119,7 +134,11 @@ pub(crate) struct Reconstruct {
     pub(crate) sheet: Sheet,
 
     #[command(flatten)]
-    pub(crate) data: DataChoice,
+    pub(crate) items: ItemChoice,
+
+    /// Take the latents to noise and back by the probability-flow ODE before they are decoded
+    #[arg(long)]
+    pub(crate) through_prior: bool,
 }
 
 #[derive(Debug, Args)]
@@ -128,7 +147,7 @@ pub(crate) struct Interpolate {
     pub(crate) sheet: Sheet,
 
     #[command(flatten)]
-    pub(crate) data: DataChoice,
+    pub(crate) items: ItemChoice,
 
     /// Items on each path, its two ends included
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = at_least_two())]
@@ -142,10 +161,6 @@ pub(crate) struct Sheet {
     #[arg(value_name = "RUN")]
     pub(crate) run: PathBuf,
 
-    /// Number of items (of paths, for interpolate)
-    #[arg(long, value_name = "N", value_parser = positive())]
-    pub(crate) count: usize,
-
     /// File to write
     #[arg(long, value_name = "FILE")]
     pub(crate) out: PathBuf,
@@ -153,6 +168,22 @@ pub(crate) struct Sheet {
     /// Seed of everything random
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) seed: u64,
+}
+
+/// Which items are shown: some of the data, or the user's own.
+#[derive(Debug, Args)]
+pub(crate) struct ItemChoice {
+    /// Number of items (of paths, for interpolate) from the data
+    #[arg(long, value_name = "N", value_parser = positive(), required_unless_present = "items")]
+    pub(crate) count: Option<usize>,
+
+    /// Items of your own, in place of the data's: a line of text or the path of a file each, as the modality
+    /// understands it; two for each path of interpolate
+    #[arg(long, value_name = "ITEM", num_args = 1.., conflicts_with = "count")]
+    pub(crate) items: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) data: DataChoice,
 }
 
 /// Where the items come from.
@@ -180,6 +211,18 @@ pub(crate) struct Evaluate {
     #[arg(long, value_name = "N", value_parser = positive())]
     pub(crate) limit: Option<usize>,
 
+    /// Bounds beside the NELBO, in place of those that the config asks for: `nelbo` (none), `ode`, `iw:K` with K
+    /// posterior samples for each item; of all items, or of the first --limit (repeatable)
+    #[arg(long, value_name = "BOUND", value_delimiter = ',')]
+    pub(crate) bound: Vec<Bound>,
+
+    /// Draw N samples and measure them, in place of evaluate.samples
+    #[arg(long, value_name = "N")]
+    pub(crate) samples: Option<usize>,
+
+    #[command(flatten)]
+    pub(crate) solver: SolverChoice,
+
     /// Change a key of [evaluate], such as evaluate.ode_items=0 (repeatable)
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
@@ -187,6 +230,32 @@ pub(crate) struct Evaluate {
     /// Write the figures to this file as well
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+}
+
+/// A bound of the negative log-likelihood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Bound {
+    /// Cross entropy by denoising score matching.
+    Nelbo,
+    /// With log p(z0) from the probability-flow ODE.
+    Ode,
+    /// Importance-weighted, with so many posterior samples.
+    Iw(usize),
+}
+
+impl std::str::FromStr for Bound {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "nelbo" => Ok(Self::Nelbo),
+            "ode" => Ok(Self::Ode),
+            _ => match text.strip_prefix("iw:").and_then(|k| k.parse().ok()) {
+                Some(k) if (1..=100_000).contains(&k) => Ok(Self::Iw(k)),
+                _ => Err("use nelbo, ode or iw:K with a number K from 1, such as iw:16".to_owned()),
+            },
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -234,6 +303,18 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn bounds_are_read() {
+        let line = "lsgm evaluate run --bound ode,iw:16 --bound nelbo";
+        let Command::Evaluate(evaluate) = Arguments::try_parse_from(line.split(' ')).unwrap().command else {
+            unreachable!()
+        };
+        assert_eq!(evaluate.bound, [Bound::Ode, Bound::Iw(16), Bound::Nelbo]);
+        for wrong in ["elbo", "iw", "iw:0", "iw:-1", "iw:many"] {
+            assert!(wrong.parse::<Bound>().unwrap_err().contains("iw:K"), "{wrong}");
+        }
     }
 
     #[test]

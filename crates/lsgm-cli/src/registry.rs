@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::Tensor;
-use lsgm_core::{Arrangement, Artifact, Assets, Autoencoder, Dataset, Modality, Params, Split};
+use lsgm_core::{Arrangement, Artifact, Assets, Autoencoder, Dataset, Measure, Modality, Params, Split, Yardstick};
 use toml::Table;
 
 use crate::Result;
@@ -87,6 +87,23 @@ pub(crate) trait AnyModality: Send + Sync {
     fn build(&self, params: &Params) -> lsgm_core::Result<Box<dyn Autoencoder>>;
     fn data_dim(&self) -> usize;
     fn render(&self, items: &Tensor, arrangement: Arrangement) -> lsgm_core::Result<Vec<Artifact>>;
+    fn read_items(&self, entries: &[String]) -> lsgm_core::Result<Tensor>;
+    fn measure_samples(&self, samples: &Tensor, yardstick: &mut Yardstick<'_>) -> lsgm_core::Result<Vec<Measure>>;
+    fn measure_reconstructions(
+        &self,
+        originals: &Tensor,
+        reconstructions: &Tensor,
+        yardstick: &mut Yardstick<'_>,
+    ) -> lsgm_core::Result<Vec<Measure>>;
+    fn measure_nelbo(
+        &self,
+        nelbo: f64,
+        stderr: f64,
+        items: usize,
+        split: Split,
+        yardstick: &mut Yardstick<'_>,
+    ) -> lsgm_core::Result<Vec<Measure>>;
+    fn measure_baselines(&self, split: Split, yardstick: &mut Yardstick<'_>) -> lsgm_core::Result<Vec<Measure>>;
 }
 
 struct KindOf<M>(PhantomData<fn() -> M>);
@@ -136,5 +153,37 @@ impl<M: Modality> AnyModality for M {
 
     fn render(&self, items: &Tensor, arrangement: Arrangement) -> lsgm_core::Result<Vec<Artifact>> {
         Modality::render(self, items, arrangement)
+    }
+
+    fn read_items(&self, entries: &[String]) -> lsgm_core::Result<Tensor> {
+        Modality::read_items(self, entries)
+    }
+
+    fn measure_samples(&self, samples: &Tensor, yardstick: &mut Yardstick<'_>) -> lsgm_core::Result<Vec<Measure>> {
+        Modality::measure_samples(self, samples, yardstick)
+    }
+
+    fn measure_reconstructions(
+        &self,
+        originals: &Tensor,
+        reconstructions: &Tensor,
+        yardstick: &mut Yardstick<'_>,
+    ) -> lsgm_core::Result<Vec<Measure>> {
+        Modality::measure_reconstructions(self, originals, reconstructions, yardstick)
+    }
+
+    fn measure_nelbo(
+        &self,
+        nelbo: f64,
+        stderr: f64,
+        items: usize,
+        split: Split,
+        yardstick: &mut Yardstick<'_>,
+    ) -> lsgm_core::Result<Vec<Measure>> {
+        Modality::measure_nelbo(self, nelbo, stderr, items, split, yardstick)
+    }
+
+    fn measure_baselines(&self, split: Split, yardstick: &mut Yardstick<'_>) -> lsgm_core::Result<Vec<Measure>> {
+        Modality::measure_baselines(self, split, yardstick)
     }
 }

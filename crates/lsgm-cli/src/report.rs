@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use lsgm_core::Split;
+use lsgm_core::{Measure, Split};
 use lsgm_engine::{Estimate, Evaluation, format_duration};
 use serde::Serialize;
 
@@ -16,6 +16,43 @@ pub(crate) struct Report<'a> {
     pub(crate) split: Split,
     #[serde(flatten)]
     pub(crate) evaluation: &'a Evaluation,
+    pub(crate) measures: &'a Measures,
+}
+
+/// What the modality measures beside the bounds.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Measures {
+    /// The NELBO in the modality's own units.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) bound: Vec<Measure>,
+    /// What simple models reach on the split.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) baselines: Vec<Measure>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) reconstructions: Vec<Measure>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) samples: Vec<Measure>,
+    /// How the samples were drawn and what they cost.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) sampling: Option<String>,
+}
+
+impl Measures {
+    fn table(&self) -> String {
+        let parts = [
+            ("the bound in other units", &self.bound),
+            ("simple models of the same split", &self.baselines),
+            ("reconstructions", &self.reconstructions),
+            (self.sampling.as_deref().unwrap_or("samples"), &self.samples),
+        ];
+        let shown = parts.iter().filter(|(_, measures)| !measures.is_empty());
+        shown.map(|(title, measures)| format!("\n{title}\n{}", measures.iter().map(line).collect::<String>())).collect()
+    }
+}
+
+fn line(m: &Measure) -> String {
+    let stderr = m.stderr.map(|e| format!("{e:.4}")).unwrap_or_default();
+    format!("{:<24}{:>12.4}{stderr:>10}  {:<9} {}\n", m.name, m.value, m.unit, m.meaning)
 }
 
 /// The table on standard output.
@@ -34,6 +71,12 @@ pub(crate) fn table(report: &Report<'_>) -> String {
         rows.push(("nelbo_ode", &ode.nelbo_ode, "negative ELBO with log p(z) from the ODE, fewer items"));
         rows.push(("nelbo_same_items", &ode.nelbo_same_items, "nelbo on the items of nelbo_ode"));
     }
+    let importance = e.iw.as_ref().map(|iw| {
+        format!("importance-weighted bound, {} samples an item, log p(z) from the ODE, {} items", iw.samples, iw.n)
+    });
+    if let (Some(iw), Some(meaning)) = (&e.iw, &importance) {
+        rows.push(("iw_bound", &iw.iw_bound, meaning));
+    }
     let mut text = format!("{:<20}{:>10}{:>10}  {:<9} meaning\n", "", "mean", "stderr", "unit");
     for (name, estimate, meaning) in rows {
         text.push_str(&row(name, estimate, meaning));
@@ -48,8 +91,11 @@ pub(crate) fn table(report: &Report<'_>) -> String {
     if let Some(ode) = &e.ode {
         let _ = write!(text, "; ODE: {} items, {:.0} NFE, {}", ode.n, ode.nfe, format_duration(ode.seconds));
     }
+    if let Some(iw) = &e.iw {
+        let _ = write!(text, "; IW: {} items, {:.0} NFE, {}", iw.n, iw.nfe, format_duration(iw.seconds));
+    }
     text.push('\n');
-    text
+    text + &report.measures.table()
 }
 
 fn row(name: &str, e: &Estimate, meaning: &str) -> String {

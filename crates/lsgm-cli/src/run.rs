@@ -70,6 +70,8 @@ pub(crate) struct Run {
     /// On moving-average weights.
     pub(crate) model: Model,
     pub(crate) device: Device,
+    /// Run directory.
+    pub(crate) path: PathBuf,
 }
 
 impl Run {
@@ -93,12 +95,17 @@ impl Run {
         let store = ParamStore::new(DType::F32, &device, Rng::new(0));
         let model = parts.spec.build_frozen(&store).map_err(|e| config.locate(e.into()))?;
         store.load(&weights).map_err(|e| another_architecture(path, e))?;
-        Ok(Self { config, modality: parts.modality, model, device })
+        Ok(Self { config, modality: parts.modality, model, device, path: path.to_owned() })
+    }
+
+    /// The folder of the data: the user's `dir`, or the one that the run was trained on.
+    pub(crate) fn data_dir(&self, dir: Option<&Path>) -> Result<Option<PathBuf>> {
+        Ok(dir.map(data_folder).transpose()?.or_else(|| self.config.data_dir.clone()))
     }
 
     /// A split of the run's data, or of the data in `dir`.
     pub(crate) fn dataset(&self, split: Split, dir: Option<&Path>) -> Result<Box<dyn Dataset>> {
-        let dir = dir.map(data_folder).transpose()?.or_else(|| self.config.data_dir.clone());
+        let dir = self.data_dir(dir)?;
         let data = self.modality.dataset(split, dir.as_deref()).map_err(|e| self.config.locate(e.into()))?;
         match data.is_empty() {
             true => Err(lsgm_core::Error::config("data", format!("the {split} split is empty")).into()),

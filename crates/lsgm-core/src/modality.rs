@@ -101,6 +101,19 @@ pub trait Modality: Send + Sync + Sized + 'static {
         Ok(Vec::new())
     }
 
+    /// A negative log-likelihood bound of the first `items` items of a split, `nelbo` nats an item with standard error
+    /// `stderr`, in units of the modality's own, such as bits per character.
+    fn measure_nelbo(
+        &self,
+        _nelbo: f64,
+        _stderr: f64,
+        _items: usize,
+        _split: Split,
+        _yardstick: &mut Yardstick<'_>,
+    ) -> Result<Vec<Measure>> {
+        Ok(Vec::new())
+    }
+
     /// What simple models of the data reach on a split, to hold a bound against.
     fn measure_baselines(&self, _split: Split, _yardstick: &mut Yardstick<'_>) -> Result<Vec<Measure>> {
         Ok(Vec::new())

@@ -42,6 +42,11 @@ impl Group {
         Ok((per_item_sum(&per_element)? - 0.5 * (2.0 * PI).ln() * self.dim())?)
     }
 
+    /// `log N(z; 0, I)` of the sample in nats, summed over its dimensions: `[B]`.
+    pub fn log_standard_normal(&self) -> Result<Tensor> {
+        Ok(((per_item_sum(&self.z.sqr()?)? * -0.5)? - 0.5 * (2.0 * PI).ln() * self.dim())?)
+    }
+
     /// `E log q(z | x)`, in closed form given the groups before it: `[B]` nats.
     pub fn neg_entropy(&self) -> Result<Tensor> {
         Ok((per_item_sum(&self.log_sigma)?.neg()? - 0.5 * (2.0 * PI * E).ln() * self.dim())?)
@@ -91,6 +96,15 @@ impl Posterior {
     /// `log q(z0 | x)` of the sample, for the groups that the score-based prior models: `[B]` nats.
     pub fn log_q(&self) -> Result<Tensor> {
         sum(self.groups.iter().filter(|g| !g.side).map(Group::log_q))
+    }
+
+    /// `log N(z; 0, I) − log q(z | x)` of the sample, for the groups outside the score-based prior: `[B]` nats, `None`
+    /// without such groups.
+    pub fn side_log_ratio(&self) -> Result<Option<Tensor>> {
+        if !self.groups.iter().any(|g| g.side) {
+            return Ok(None);
+        }
+        sum(self.groups.iter().filter(|g| g.side).map(|g| Ok((g.log_standard_normal()? - g.log_q()?)?))).map(Some)
     }
 
     /// `KL(q || N(0, I))` of every group: `[B]` nats each.
@@ -149,6 +163,9 @@ mod tests {
         let log_p = ((g.z.sqr().unwrap().sum(1).unwrap() * -0.5).unwrap() - 1.5 * (2.0 * PI).ln()).unwrap();
         let log_q = q.log_q().unwrap();
         assert!((mean(&log_q) - mean(&q.neg_entropy().unwrap())).abs() < 0.04);
+        let ratio = Posterior { groups: vec![Group { side: true, ..g.clone() }] }.side_log_ratio().unwrap().unwrap();
+        assert!(((mean(&log_p) - mean(&log_q)) - mean(&ratio)).abs() < 1e-3);
+        assert!(q.side_log_ratio().unwrap().is_none());
         assert!((mean(&(log_q - log_p).unwrap()) - mean(&g.kl_standard_normal().unwrap())).abs() < 0.08);
     }
 

@@ -212,7 +212,16 @@ pub struct EvaluateConfig {
     pub ode_tolerance: f64,
     /// Hutchinson probes for each item in the ODE likelihood.
     pub ode_probes: usize,
-    /// Seed of the posterior samples, times and probes.
+    /// Number of items, from the start of the split, whose importance-weighted bound is computed; 0 skips it.
+    pub iw_items: usize,
+    /// Posterior samples for each item in the importance-weighted bound.
+    pub iw_samples: usize,
+    /// Number of items, from the start of the split, whose reconstructions are measured where the modality has
+    /// measures for them; 0 skips it.
+    pub reconstruction_items: usize,
+    /// Number of samples that are drawn and measured where the modality has measures for them; 0 skips it.
+    pub samples: usize,
+    /// Seed of the posterior samples, times, probes and measures.
     pub seed: u64,
     /// Number of items, from the start of the test split, that are evaluated when a training ends; 0 skips it, absent
     /// means all.
@@ -228,6 +237,10 @@ impl Default for EvaluateConfig {
             ode_items: 500,
             ode_tolerance: 1e-3,
             ode_probes: 1,
+            iw_items: 0,
+            iw_samples: 8,
+            reconstruction_items: 1000,
+            samples: 0,
             seed: 1,
             after_training: None,
         }
@@ -440,6 +453,7 @@ impl EvaluateConfig {
         at_least("evaluate.batch_size", self.batch_size, 1)?;
         at_least("evaluate.time_samples", self.time_samples, 1)?;
         at_least("evaluate.ode_probes", self.ode_probes, 1)?;
+        at_least("evaluate.iw_samples", self.iw_samples, 1)?;
         positive("evaluate.ode_tolerance", self.ode_tolerance)
     }
 }

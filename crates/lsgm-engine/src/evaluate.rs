@@ -6,6 +6,7 @@ use lsgm_prior::{OdeOptions, Weighting, ode_log_prob};
 use serde::Serialize;
 
 use crate::config::EvaluateConfig;
+use crate::importance::{ImportanceEvaluation, ImportanceTerms};
 use crate::model::Model;
 
 /// A mean over items with its standard error.
@@ -20,7 +21,7 @@ pub struct Estimate {
 }
 
 impl Estimate {
-    fn nats(values: &[f64]) -> Self {
+    pub(crate) fn nats(values: &[f64]) -> Self {
         let n = values.len() as f64;
         let mean = values.iter().sum::<f64>() / n;
         let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
@@ -81,6 +82,8 @@ pub struct Evaluation {
     pub bits_per_dim: Estimate,
     /// The ODE likelihood, where it was asked for.
     pub ode: Option<OdeEvaluation>,
+    /// The importance-weighted bound, where it was asked for.
+    pub iw: Option<ImportanceEvaluation>,
     /// Mixing weights of the mixed score.
     pub alpha: Alpha,
     /// Number of items.
@@ -123,12 +126,14 @@ pub fn evaluate(
     if n == 0 {
         return Err(Error::config("evaluate", "the split is empty"));
     }
-    let ode_items = config.ode_items.min(n);
+    let (ode_items, iw_items) = (config.ode_items.min(n), config.iw_items.min(n));
     let root = Rng::new(config.seed);
     let mut rng = root.fork("evaluation");
     let mut ode_rng = root.fork("ode");
+    let mut iw_rng = root.fork("importance");
     let mut terms = Terms::default();
     let mut ode = OdeTerms::default();
+    let mut iw = ImportanceTerms::default();
     for start in (0..n).step_by(config.batch_size) {
         let indices: Vec<usize> = (start..(start + config.batch_size).min(n)).collect();
         let x = data.batch(&indices, &mut rng)?.to_device(device)?.x;
@@ -137,9 +142,13 @@ pub fn evaluate(
             let kept = ode_items.min(start + indices.len()) - start;
             ode.add(model, &posterior_z0.narrow(0, 0, kept)?, config, &mut ode_rng)?;
         }
+        if start < iw_items {
+            let kept = iw_items.min(start + indices.len()) - start;
+            iw.add(model, &x.narrow(0, 0, kept)?, config, &mut iw_rng)?;
+        }
         progress((start + indices.len()) as f64 / n as f64);
     }
-    terms.report(ode, model, data_dim, clock)
+    terms.report(ode, iw.report(config.iw_samples), model, data_dim, clock)
 }
 
 impl Terms {
@@ -170,7 +179,14 @@ impl Terms {
             .collect()
     }
 
-    fn report(self, ode: OdeTerms, model: &Model, data_dim: usize, clock: Instant) -> Result<Evaluation> {
+    fn report(
+        self,
+        ode: OdeTerms,
+        iw: Option<ImportanceEvaluation>,
+        model: &Model,
+        data_dim: usize,
+        clock: Instant,
+    ) -> Result<Evaluation> {
         let nelbo = self.nelbo();
         let normal: Vec<f64> = self.reconstruction.iter().zip(&self.normal_prior_kl).map(|(r, k)| r + k).collect();
         let gain: Vec<f64> = normal.iter().zip(&nelbo).map(|(a, b)| a - b).collect();
@@ -187,6 +203,7 @@ impl Terms {
             n: nelbo.len(),
             nfe: ode.as_ref().map_or(0.0, |o| o.nfe),
             ode,
+            iw,
             seconds: clock.elapsed().as_secs_f64(),
         })
     }
@@ -258,7 +275,8 @@ fn alpha(model: &Model) -> Result<Alpha> {
     })
 }
 
-fn extend(values: &mut Vec<f64>, x: &Tensor) -> Result<()> {
+/// Append the values of a tensor `[B]`.
+pub(crate) fn extend(values: &mut Vec<f64>, x: &Tensor) -> Result<()> {
     values.extend(x.to_dtype(DType::F64)?.to_vec1::<f64>()?);
     Ok(())
 }

@@ -50,12 +50,64 @@ pub fn sample(
     })
 }
 
+/// The denoising of `count` items: for each, `frames` moments from noise to data, decoded. The items are
+/// `[count · frames, ...]`, item by item.
+///
+/// The moments are equally far apart in the solver's own steps, which an adaptive solver chooses by itself.
+pub fn film(
+    model: &Model,
+    count: usize,
+    frames: usize,
+    config: &SampleConfig,
+    device: &Device,
+    rng: &mut Rng,
+) -> Result<Samples> {
+    let clock = Instant::now();
+    let z1 = model.prior.sample_base(count, config.temperature, DType::F32, device, rng)?;
+    let mut moments = vec![z1.clone()];
+    let (z0, nfe) = solvers::sample(&model.prior, &z1, &config.solver(), rng, &mut |step| {
+        moments.push(step.z.to_dtype(DType::F32)?);
+        Ok(())
+    })?;
+    // The result may lie one denoising step beyond the last moment.
+    if let Some(last) = moments.last_mut() {
+        *last = z0;
+    }
+    let last = moments.len() - 1;
+    let frames = frames.max(2);
+    let chosen: Vec<&Tensor> =
+        (0..frames).map(|i| &moments[(i as f64 / (frames - 1) as f64 * last as f64).round() as usize]).collect();
+    let latents = Tensor::stack(&chosen, 1)?.flatten(0, 1)?;
+    let items = decode(model, latents.clone().into(), config, rng)?;
+    Ok(Samples { items, latents, nfe: nfe as f64, seconds: clock.elapsed().as_secs_f64() })
+}
+
 /// Encode items and decode a posterior sample of each; returned as original, reconstruction, original, ...
 pub fn reconstruct(model: &Model, x: &Tensor, config: &SampleConfig, rng: &mut Rng) -> Result<Tensor> {
+    pairs(x, &reconstructions(model, x, config, rng)?)
+}
+
+/// Encode items and decode a posterior sample of each.
+pub fn reconstructions(model: &Model, x: &Tensor, config: &SampleConfig, rng: &mut Rng) -> Result<Tensor> {
     let posterior = model.autoencoder.encode(x, &mut Pass::eval(rng))?;
-    let decoded = decode(model, posterior.latents()?, config, rng)?;
-    let x = x.to_dtype(decoded.dtype())?;
-    Ok(Tensor::stack(&[&x, &decoded], 1)?.flatten(0, 1)?)
+    decode(model, posterior.latents()?, config, rng)
+}
+
+/// The same with the latents taken to t = 1 and back by the probability-flow ODE before they are decoded: what is lost
+/// on the way is the error of the solver, within `config.tolerance`. Items as those of [`reconstruct`].
+pub fn reconstruct_through_prior(model: &Model, x: &Tensor, config: &SampleConfig, rng: &mut Rng) -> Result<Samples> {
+    let clock = Instant::now();
+    let mut latents = model.autoencoder.encode(x, &mut Pass::eval(rng))?.latents()?;
+    let (z1, forth) = to_noise(model, &latents.prior, config.tolerance)?;
+    let (z0, back) = to_data(model, &z1, config.tolerance)?;
+    latents.prior = z0.clone();
+    let items = pairs(x, &decode(model, latents, config, rng)?)?;
+    Ok(Samples { items, latents: z0, nfe: (forth + back) as f64, seconds: clock.elapsed().as_secs_f64() })
+}
+
+/// `[x0, y0, x1, y1, ...]`.
+fn pairs(x: &Tensor, y: &Tensor) -> Result<Tensor> {
+    Ok(Tensor::stack(&[&x.to_dtype(y.dtype())?, y], 1)?.flatten(0, 1)?)
 }
 
 /// Paths between pairs of items, `steps` items each: both ends are encoded, carried to t = 1 by the probability-flow

@@ -4,18 +4,41 @@ use std::path::Path;
 
 use lsgm_core::Split;
 
-use crate::args::Evaluate;
+use crate::args::{Bound, Evaluate};
+use crate::commands::measures;
+use crate::commands::sheets::solver_overrides;
 use crate::output::Output;
 use crate::progress::Progress;
 use crate::registry::Registry;
 use crate::report::{Report, table};
-use crate::run::Run;
+use crate::run::{Override, Run};
 use crate::{Error, Result, terminal};
 
 pub(super) fn run(args: &Evaluate, registry: &Registry) -> Result<()> {
     let json = args.json.as_deref().map(Output::prepare).transpose()?;
-    let run = Run::open(&args.run, registry, &args.set, [])?;
+    let mut overrides = bound_overrides(&args.bound, args.limit);
+    overrides.extend(args.samples.map(|n| number("evaluate.samples", "--samples", n)));
+    overrides.extend(solver_overrides(&args.solver));
+    let run = Run::open(&args.run, registry, &args.set, overrides)?;
     measure(&run, args.data.split, args.data.data.as_deref(), args.limit, json.as_ref())
+}
+
+/// What `--bound` changes in the config: the bounds that it names are computed on every item, the others on none.
+fn bound_overrides(bounds: &[Bound], limit: Option<usize>) -> Vec<Override> {
+    if bounds.is_empty() {
+        return Vec::new();
+    }
+    let all = limit.unwrap_or(u32::MAX as usize);
+    let importance = bounds.iter().find_map(|b| if let Bound::Iw(k) = b { Some(*k) } else { None });
+    let ode = if bounds.contains(&Bound::Ode) { all } else { 0 };
+    let mut overrides = vec![number("evaluate.ode_items", "--bound", ode)];
+    overrides.push(number("evaluate.iw_items", "--bound", if importance.is_some() { all } else { 0 }));
+    overrides.extend(importance.map(|k| number("evaluate.iw_samples", "--bound iw:", k)));
+    overrides
+}
+
+fn number(key: &'static str, argument: &str, n: usize) -> Override {
+    Override { key, value: i64::try_from(n).unwrap_or(i64::MAX).into(), label: format!("{argument} {n}") }
 }
 
 /// Evaluate the first `limit` items of a split: a table on standard output, and JSON if a file is given for it.
@@ -39,7 +62,9 @@ pub(super) fn measure(
     )?;
     drop(progress);
     let modality = run.config.modality.as_str();
-    let report = Report { version: env!("CARGO_PKG_VERSION"), modality, split, evaluation: &evaluation };
+    let measures = measures::gather(run, split, dir, &evaluation)?;
+    let report =
+        Report { version: env!("CARGO_PKG_VERSION"), modality, split, evaluation: &evaluation, measures: &measures };
     if let Some(output) = json {
         let mut text =
             serde_json::to_vec_pretty(&report).map_err(|e| Error::Core(lsgm_core::Error::Other(e.into())))?;

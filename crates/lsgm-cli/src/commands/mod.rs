@@ -4,6 +4,7 @@ mod completions;
 mod data;
 mod evaluate;
 mod finish;
+mod measures;
 mod sheets;
 mod train;
 mod watch;

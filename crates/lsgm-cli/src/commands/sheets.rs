@@ -5,38 +5,69 @@ use std::path::Path;
 use candle_core::Tensor;
 use lsgm_core::{Arrangement, Rng, Split};
 
-use crate::args::{Interpolate, Reconstruct, Sample};
+use crate::args::{Interpolate, ItemChoice, Reconstruct, Sample, SolverChoice};
 use crate::output::Output;
 use crate::progress::Progress;
 use crate::registry::Registry;
 use crate::run::{Override, Run};
 use crate::{Error, Result, terminal};
 
+/// Items and moments of a film.
+const FILM_ITEMS: usize = 8;
+const FILM_FRAMES: usize = 12;
+
 pub(super) fn sample(args: &Sample, registry: &Registry) -> Result<()> {
     let output = Output::prepare(&args.sheet.out)?;
-    let steps = args.steps.map(|n| i64::try_from(n).unwrap_or(i64::MAX));
+    let film_output = args.film.as_deref().map(Output::prepare).transpose()?;
+    let run = Run::open(&args.sheet.run, registry, &[], solver_overrides(&args.solver))?;
+    samples(&run, args.count, args.sheet.seed)?.show(&run, &output)?;
+    match film_output {
+        Some(output) => film(&run, args.count.min(FILM_ITEMS), args.sheet.seed)?.show(&run, &output),
+        None => Ok(()),
+    }
+}
+
+/// What the arguments of a solver change in the config.
+pub(super) fn solver_overrides(choice: &SolverChoice) -> Vec<Override> {
+    let steps = choice.steps.map(|n| i64::try_from(n).unwrap_or(i64::MAX));
     let overrides = [
-        Override::optional("sample.solver", "--solver", args.solver.clone()),
+        Override::optional("sample.solver", "--solver", choice.solver.clone()),
         Override::optional("sample.steps", "--steps", steps),
-        Override::optional("sample.tolerance", "--tol", args.tol),
-        Override::optional("sample.temperature", "--temperature", args.temperature),
+        Override::optional("sample.tolerance", "--tol", choice.tol),
+        Override::optional("sample.temperature", "--temperature", choice.temperature),
     ];
-    let run = Run::open(&args.sheet.run, registry, &[], overrides.into_iter().flatten())?;
-    samples(&run, args.sheet.count, args.sheet.seed)?.show(&run, &output)
+    overrides.into_iter().flatten().collect()
 }
 
 pub(super) fn reconstruct(args: &Reconstruct, registry: &Registry) -> Result<()> {
     let output = Output::prepare(&args.sheet.out)?;
     let run = Run::open(&args.sheet.run, registry, &[], [])?;
-    let choice = Choice { split: args.data.split, dir: args.data.data.as_deref(), seed: args.sheet.seed };
-    reconstructions(&run, args.sheet.count, &choice)?.show(&run, &output)
+    let mut rng = Rng::new(args.sheet.seed).fork("reconstruct");
+    let (x, source) = chosen_items(&run, &args.items, 1, &mut rng)?;
+    reconstructions(&run, &x, &source, args.through_prior, &mut rng)?.show(&run, &output)
 }
 
 pub(super) fn interpolate(args: &Interpolate, registry: &Registry) -> Result<()> {
     let output = Output::prepare(&args.sheet.out)?;
     let run = Run::open(&args.sheet.run, registry, &[], [])?;
-    let choice = Choice { split: args.data.split, dir: args.data.data.as_deref(), seed: args.sheet.seed };
-    paths(&run, args.sheet.count, args.steps, &choice)?.show(&run, &output)
+    let mut rng = Rng::new(args.sheet.seed).fork("interpolate");
+    let (ends, _) = chosen_items(&run, &args.items, 2, &mut rng)?;
+    paths(&run, &ends, args.steps, &mut rng)?.show(&run, &output)
+}
+
+/// `per` items for each one counted: the user's own, or drawn from the data. And where they are from, in a few words.
+fn chosen_items(run: &Run, choice: &ItemChoice, per: usize, rng: &mut Rng) -> Result<(Tensor, String)> {
+    let Some(count) = choice.count else {
+        if !choice.items.len().is_multiple_of(per) {
+            let given = choice.items.len();
+            return Err(Error::usage(format!("--items: {given} items make no pairs: give two for each path")));
+        }
+        let x = run.modality.read_items(&choice.items).map_err(|e| run.config.locate(e.into()))?;
+        return Ok((x.to_device(&run.device)?, "given items".to_owned()));
+    };
+    let split = choice.data.split;
+    let x = draw_items(run, split, choice.data.data.as_deref(), per * count, rng)?;
+    Ok((x, format!("items of the {split} split")))
 }
 
 /// Items, and how they belong together.
@@ -45,13 +76,6 @@ pub(super) struct Sheet {
     arrangement: Arrangement,
     /// What they are and what they cost, in a few words.
     caption: String,
-}
-
-/// Which items of the data: a split, the folder it is read from, the seed of the draw.
-pub(super) struct Choice<'a> {
-    pub(super) split: Split,
-    pub(super) dir: Option<&'a Path>,
-    pub(super) seed: u64,
 }
 
 impl Sheet {
@@ -76,30 +100,50 @@ pub(super) fn samples(run: &Run, count: usize, seed: u64) -> Result<Sheet> {
     Ok(Sheet { items: samples.items, arrangement: Arrangement::Samples, caption })
 }
 
-/// `count` items of the data beside their reconstructions.
-pub(super) fn reconstructions(run: &Run, count: usize, choice: &Choice<'_>) -> Result<Sheet> {
-    let mut rng = Rng::new(choice.seed).fork("reconstruct");
-    let x = draw_items(run, choice, count, &mut rng)?;
-    let items = lsgm_engine::reconstruct(&run.model, &x, &run.config.sample, &mut rng)?;
-    let caption = format!("{count} items of the {} split with their reconstructions", choice.split);
+/// The way of `count` items from noise to data.
+fn film(run: &Run, count: usize, seed: u64) -> Result<Sheet> {
+    // The generator of the samples, so that these start from the noise of the first of them.
+    let mut rng = Rng::new(seed).fork("sample");
+    let config = &run.config.sample;
+    let film = lsgm_engine::film(&run.model, count, FILM_FRAMES, config, &run.device, &mut rng)?;
+    let caption = format!("{count} items from noise to data, {}: {:.0} NFE", config.solver, film.nfe);
+    Ok(Sheet { items: film.items, arrangement: Arrangement::Paths(FILM_FRAMES), caption })
+}
+
+/// Items beside their reconstructions; `source` says what they are.
+pub(super) fn reconstructions(
+    run: &Run,
+    x: &Tensor,
+    source: &str,
+    through_prior: bool,
+    rng: &mut Rng,
+) -> Result<Sheet> {
+    let (config, count) = (&run.config.sample, x.dim(0)?);
+    let (items, cost) = if through_prior {
+        let found = lsgm_engine::reconstruct_through_prior(&run.model, x, config, rng)?;
+        (found.items, format!(" through the prior: {:.0} NFE, {:.2} s", found.nfe, found.seconds))
+    } else {
+        (lsgm_engine::reconstruct(&run.model, x, config, rng)?, String::new())
+    };
+    let caption = format!("{count} {source} with their reconstructions{cost}");
     Ok(Sheet { items, arrangement: Arrangement::Pairs, caption })
 }
 
-/// `count` paths of `steps` items between items of the data.
-pub(super) fn paths(run: &Run, count: usize, steps: usize, choice: &Choice<'_>) -> Result<Sheet> {
-    let mut rng = Rng::new(choice.seed).fork("interpolate");
-    let ends = draw_items(run, choice, 2 * count, &mut rng)?;
-    let (from, to) = (ends.narrow(0, 0, count)?, ends.narrow(0, count, count)?);
-    let paths = lsgm_engine::interpolate(&run.model, &from, &to, steps, &run.config.sample, &mut rng)?;
+/// Paths of `steps` items between the ends `a0, b0, a1, b1, ...`.
+pub(super) fn paths(run: &Run, ends: &Tensor, steps: usize, rng: &mut Rng) -> Result<Sheet> {
+    let count = ends.dim(0)? / 2;
+    let side = |s: u32| ends.index_select(&Tensor::arange_step(s, 2 * count as u32, 2, ends.device())?, 0);
+    let (from, to) = (side(0)?, side(1)?);
+    let paths = lsgm_engine::interpolate(&run.model, &from, &to, steps, &run.config.sample, rng)?;
     let caption = format!("{count} paths of {steps} items: {:.0} NFE, {:.2} s", paths.nfe, paths.seconds);
     Ok(Sheet { items: paths.items, arrangement: Arrangement::Paths(steps), caption })
 }
 
 /// `count` different items of a split, in random order.
-fn draw_items(run: &Run, choice: &Choice<'_>, count: usize, rng: &mut Rng) -> Result<Tensor> {
-    let data = run.dataset(choice.split, choice.dir)?;
+pub(super) fn draw_items(run: &Run, split: Split, dir: Option<&Path>, count: usize, rng: &mut Rng) -> Result<Tensor> {
+    let data = run.dataset(split, dir)?;
     if count > data.len() {
-        let (split, len) = (choice.split, data.len());
+        let len = data.len();
         return Err(Error::usage(format!("{count} items are needed, but the {split} split has {len}: lower --count")));
     }
     let mut indices: Vec<usize> = (0..data.len()).collect();

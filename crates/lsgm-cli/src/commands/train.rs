@@ -28,7 +28,7 @@ pub(super) fn run(args: &Train, registry: &Registry) -> Result<()> {
         return Ok(());
     }
     let model = trainer.averaged_model()?;
-    finish::run(&Run { config, modality: parts.modality, model, device: Device::Cpu }, &folder)
+    finish::run(&Run { config, modality: parts.modality, model, device: Device::Cpu, path: folder.clone() }, &folder)
 }
 
 fn train(trainer: &mut Trainer, parts: &Parts, stage: StageArgument, folder: &Path) -> Result<()> {

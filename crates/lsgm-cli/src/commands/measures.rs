@@ -1,0 +1,102 @@
+//! What a modality measures beside the bounds: its samples, its reconstructions, simple models of the same data.
+
+use std::path::{Path, PathBuf};
+
+use candle_core::Tensor;
+use lsgm_core::{Measure, Rng, Split, Yardstick};
+use lsgm_engine::Evaluation;
+
+use crate::Result;
+use crate::progress::Progress;
+use crate::report::Measures;
+use crate::run::Run;
+
+/// Measure a model on a split whose bounds are known.
+pub(super) fn gather(run: &Run, split: Split, dir: Option<&Path>, evaluation: &Evaluation) -> Result<Measures> {
+    let mut stick = Stick::new(run, dir)?;
+    let (nelbo, items) = (&evaluation.nelbo, evaluation.n);
+    let modality = &run.modality;
+    let bound = stick.hold("bound", |y| modality.measure_nelbo(nelbo.mean, nelbo.stderr, items, split, y))?;
+    let baselines = stick.hold("baselines", |y| modality.measure_baselines(split, y))?;
+    let reconstructions = reconstructions(run, split, dir, &mut stick)?;
+    let (samples, sampling) = match run.config.evaluate.samples {
+        0 => (Vec::new(), None),
+        count => samples(run, count, &mut stick)?,
+    };
+    Ok(Measures { bound, baselines, reconstructions, samples, sampling })
+}
+
+fn reconstructions(run: &Run, split: Split, dir: Option<&Path>, stick: &mut Stick<'_>) -> Result<Vec<Measure>> {
+    let data = run.dataset(split, dir)?;
+    let config = &run.config.evaluate;
+    let count = config.reconstruction_items.min(data.len());
+    let mut rng = Rng::new(config.seed).fork("reconstructions");
+    let (mut originals, mut decoded) = (Vec::new(), Vec::new());
+    for start in (0..count).step_by(config.batch_size) {
+        let indices: Vec<usize> = (start..(start + config.batch_size).min(count)).collect();
+        let x = data.batch(&indices, &mut rng)?.to_device(&run.device)?.x;
+        decoded.push(lsgm_engine::reconstructions(&run.model, &x, &run.config.sample, &mut rng)?);
+        originals.push(x);
+    }
+    if originals.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (originals, decoded) = (cat(&originals)?, cat(&decoded)?);
+    stick.hold("reconstructions", |y| run.modality.measure_reconstructions(&originals, &decoded, y))
+}
+
+fn samples(run: &Run, count: usize, stick: &mut Stick<'_>) -> Result<(Vec<Measure>, Option<String>)> {
+    let mut rng = Rng::new(run.config.evaluate.seed).fork("samples");
+    let mut progress = Progress::new("sample");
+    let config = &run.config.sample;
+    let drawn = lsgm_engine::sample(&run.model, count, config, &run.device, &mut rng, &mut |share| {
+        progress.update(share, "");
+    })?;
+    drop(progress);
+    let sampling = format!("{count} samples, {}: {:.0} NFE, {:.2} s", config.solver, drawn.nfe, drawn.seconds);
+    Ok((stick.hold("samples", |y| run.modality.measure_samples(&drawn.items, y))?, Some(sampling)))
+}
+
+fn cat(parts: &[Tensor]) -> Result<Tensor> {
+    Tensor::cat(parts, 0).map_err(|e| lsgm_core::Error::from(e).into())
+}
+
+/// Makes the yardsticks that a modality measures with.
+struct Stick<'a> {
+    run: &'a Run,
+    data_dir: Option<PathBuf>,
+    cache_dir: PathBuf,
+    rng: Rng,
+}
+
+impl<'a> Stick<'a> {
+    fn new(run: &'a Run, dir: Option<&Path>) -> Result<Self> {
+        let rng = Rng::new(run.config.evaluate.seed).fork("measures");
+        Ok(Self { run, data_dir: run.data_dir(dir)?, cache_dir: cache_dir(&run.path), rng })
+    }
+
+    fn hold(
+        &mut self,
+        what: &str,
+        measure: impl FnOnce(&mut Yardstick<'_>) -> lsgm_core::Result<Vec<Measure>>,
+    ) -> Result<Vec<Measure>> {
+        let mut progress = Progress::new(what);
+        let mut yardstick = Yardstick {
+            data_dir: self.data_dir.as_deref(),
+            cache_dir: &self.cache_dir,
+            device: &self.run.device,
+            rng: &mut self.rng,
+            progress: &mut |share| progress.update(share, ""),
+        };
+        Ok(measure(&mut yardstick)?)
+    }
+}
+
+/// `LSGM_CACHE`, else the user's cache folder, so that runs on the same data share it, else the run directory.
+fn cache_dir(run: &Path) -> PathBuf {
+    let folder = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    folder("LSGM_CACHE")
+        .or_else(|| folder("XDG_CACHE_HOME").map(|d| d.join("lsgm")))
+        .or_else(|| folder("HOME").map(|d| d.join(".cache").join("lsgm")))
+        .unwrap_or_else(|| run.join("cache"))
+}
