@@ -1,0 +1,184 @@
+"""Time and memory of lsgm's operations against PyTorch's, on this machine's CPU: writes benches/RESULTS.md.
+
+    python -m venv /tmp/torch && /tmp/torch/bin/pip install torch numpy
+    /tmp/torch/bin/python benches/compare/compare.py
+
+Both sides stay alive and answer one measurement a request, in turn, so that whatever else the machine does meets both
+alike; a cell is the median over all rounds. Only the standard library is used here.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from datetime import date
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+
+
+class Side:
+    """A process that measures rows."""
+
+    def __init__(self, command, threads):
+        number = str(threads)
+        settings = {
+            "RAYON_NUM_THREADS": number,
+            "OMP_NUM_THREADS": number,
+            # What the lsgm binary sets before its first tensor operation.
+            "CANDLE_BARRIER_POOL_SPIN_LIMIT": "0",
+        }
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | settings
+        )
+
+    def ask(self, row, what, seconds=0.0):
+        request = json.dumps({"row": row, "what": what, "seconds": seconds})
+        self.process.stdin.write(request + "\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        if not answer:
+            sys.exit(f"a side ended at row {row['name']}")
+        answer = json.loads(answer)
+        if "error" in answer:
+            sys.exit(f"row {row['name']}: {answer['error']}")
+        return answer["value"]
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def build():
+    """Build the Rust side and return its path."""
+    cargo = os.environ.get("CARGO", "cargo")
+    command = [cargo, "bench", "--bench", "compare", "--no-run", "--message-format=json"]
+    output = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
+    messages = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+    paths = [m["executable"] for m in messages if m.get("target", {}).get("name") == "compare" and m.get("executable")]
+    return paths[-1]
+
+
+def measure_times(rows, sides, rounds, seconds):
+    """For each row the (PyTorch, lsgm) milliseconds of every round."""
+    times = {row["name"]: [] for row in rows}
+    for i in range(rounds):
+        print(f"round {i + 1} of {rounds}", file=sys.stderr)
+        for row in rows:
+            # Who goes first changes from round to round.
+            order = [0, 1] if i % 2 == 0 else [1, 0]
+            pair = [0.0, 0.0]
+            for side in order:
+                pair[side] = sides[side].ask(row, "time", seconds)
+            times[row["name"]].append(pair)
+    return times
+
+
+def measure_memory(rows, commands, threads):
+    """For each row the (PyTorch, lsgm) MiB, each in a process of its own."""
+    result = {}
+    for row in rows:
+        pair = []
+        for command in commands:
+            side = Side(command, threads)
+            pair.append(side.ask(row, "memory"))
+            side.close()
+        result[row["name"]] = pair
+    return result
+
+
+def version(command):
+    try:
+        return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def cpu():
+    """Model and instruction set of the CPU."""
+    try:
+        info = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return platform.processor() or "unknown"
+    fields = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
+    fields = {key.strip(): value.strip() for key, value in fields.items()}
+    flags = fields.get("flags", "").split()
+    best = next((name for flag, name in [("avx512f", "AVX-512"), ("avx2", "AVX2")] if flag in flags), "no AVX2")
+    numbers = f"family {fields.get('cpu family', '?')}, model {fields.get('model', '?')}"
+    return f"{fields.get('model name', 'unknown')} ({numbers}, {best})"
+
+
+def machine(python, threads):
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    torch = version([python, "-c", "import torch; print(torch.__version__)"])
+    candle = next(
+        line.split('"')[1].lstrip("=") for line in (ROOT / "Cargo.toml").read_text().splitlines() if "candle-core" in line
+    )
+    return [
+        f"* CPU: {cpu()}, {os.cpu_count()} cores; {memory:.0f} GiB of memory; {platform.system()} {platform.release()}",
+        f"* both sides on {threads} threads; mean load before the first round: {os.getloadavg()[0]:.1f}",
+        f"* PyTorch {torch} (wheel from PyPI), Python {platform.python_version()}",
+        f"* lsgm at `{version(['git', 'rev-parse', '--short', 'HEAD'])}`, candle {candle}, {version(['rustc', '--version'])}",
+        f"* measured on {date.today()}",
+    ]
+
+
+def table(rows, times, memory):
+    lines = [
+        "| forward and backward | PyTorch ms | lsgm ms | lsgm / PyTorch | goal | PyTorch MiB | lsgm MiB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        pairs = times[row["name"]]
+        theirs, ours = (statistics.median(pair[side] for pair in pairs) for side in (0, 1))
+        ratio = statistics.median(pair[1] / pair[0] for pair in pairs)
+        sizes = [f"{mib:.0f}" for mib in memory.get(row["name"], [])] or ["–", "–"]
+        lines.append(
+            f"| {row['name']} | {theirs:.2f} | {ours:.2f} | **{ratio:.2f}** | {row['goal']:.1f} | {sizes[0]} | {sizes[1]} |"
+        )
+    return lines
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--seconds", type=float, default=0.4, help="time of one measurement")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rows", default="", help="only rows whose name contains this; nothing is written then")
+    parser.add_argument("--no-memory", action="store_true", help="do not measure memory")
+    parser.add_argument("--python", default=sys.executable, help="the Python that has PyTorch")
+    parser.add_argument("--rust", help="the built Rust side; cargo builds it otherwise")
+    parser.add_argument("--out", type=Path, default=ROOT / "benches" / "RESULTS.md")
+    arguments = parser.parse_args()
+
+    rows = [row for row in json.loads((HERE / "rows.json").read_text()) if arguments.rows in row["name"]]
+    commands = [[arguments.python, str(HERE / "pytorch.py")], [arguments.rust or build()]]
+    description = machine(arguments.python, arguments.threads)
+    sides = [Side(command, arguments.threads) for command in commands]
+    times = measure_times(rows, sides, arguments.rounds, arguments.seconds)
+    for side in sides:
+        side.close()
+    memory = {} if arguments.no_memory else measure_memory(rows, commands, arguments.threads)
+    lines = table(rows, times, memory)
+    print("\n".join(lines))
+    if arguments.rows:
+        return
+    head = [
+        "# lsgm against PyTorch on the CPU",
+        "",
+        "Written by `python benches/compare/compare.py`; `benches/compare/rows.json` has the shapes. Times are medians of",
+        f"{arguments.rounds} rounds that both sides take in turn, the ratio is the median of the rounds' ratios. Memory is the peak above",
+        "that of the idle process, in a process of its own.",
+        "",
+        *description,
+        "",
+    ]
+    arguments.out.write_text("\n".join(head + lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
