@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import statistics
 import sys
 import time
@@ -10,19 +11,19 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-torch.set_num_threads(2)
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 def layer(module, shape):
     """Forward and backward with respect to the input and the parameters; the gradient of the output is one."""
     x = torch.randn(shape, requires_grad=True)
-    ones = torch.ones_like(module(x))
     leaves = [x] + (list(module.parameters()) if isinstance(module, nn.Module) else [])
 
     def step():
         for leaf in leaves:
             leaf.grad = None
-        module(x).backward(ones)
+        y = module(x)
+        y.backward(torch.ones_like(y))
 
     return step
 
@@ -47,14 +48,19 @@ class SelfAttention(nn.Module):
         return self.inner(x, x, x, need_weights=False)[0]
 
 
+def group_norm(row):
+    norm = nn.GroupNorm(row["groups"], row["input"][1])
+    return nn.Sequential(norm, nn.SiLU()) if row.get("silu") else norm
+
+
 def attention(row):
     inputs = [torch.randn(row["input"], requires_grad=True) for _ in range(3)]
-    ones = torch.ones(row["input"])
 
     def step():
         for x in inputs:
             x.grad = None
-        F.scaled_dot_product_attention(*inputs).backward(ones)
+        y = F.scaled_dot_product_attention(*inputs)
+        y.backward(torch.ones_like(y))
 
     return step
 
@@ -98,7 +104,7 @@ BUILD = {
     "conv_transpose2d": lambda row: conv(nn.ConvTranspose2d, row),
     "linear": lambda row: layer(nn.Linear(row["weight"][1], row["weight"][0]), row["input"]),
     "batch_norm": lambda row: layer(nn.BatchNorm2d(row["input"][1]), row["input"]),
-    "group_norm": lambda row: layer(nn.GroupNorm(row["groups"], row["input"][1]), row["input"]),
+    "group_norm": lambda row: layer(group_norm(row), row["input"]),
     "layer_norm": lambda row: layer(nn.LayerNorm(row["input"][1]), row["input"]),
     "silu": lambda row: layer(F.silu, row["input"]),
     "softmax": lambda row: layer(lambda x: F.softmax(x, -1), row["input"]),

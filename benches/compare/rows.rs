@@ -30,6 +30,8 @@ pub(crate) enum Row {
     GroupNorm {
         input: Vec<usize>,
         groups: usize,
+        #[serde(default)]
+        silu: bool,
     },
     LayerNorm {
         input: Vec<usize>,
@@ -113,9 +115,10 @@ impl Row {
                 let norm = move |p: &Params| lsgm::nn::BatchNorm::new(channels, 1e-5, 0.1, Activation::Identity, p);
                 layer(input, norm, |l, x| l.forward(x, true))
             }
-            Self::GroupNorm { input, groups } => {
+            Self::GroupNorm { input, groups, silu } => {
                 let channels = input[1];
-                let norm = move |p: &Params| lsgm::nn::GroupNorm::new(groups, channels, 1e-5, Activation::Identity, p);
+                let activation = if silu { Activation::Silu } else { Activation::Identity };
+                let norm = move |p: &Params| lsgm::nn::GroupNorm::new(groups, channels, 1e-5, activation, p);
                 layer(input, norm, |l, x| l.forward(x))
             }
             Self::LayerNorm { input } => {

@@ -5,8 +5,8 @@
 
 use rayon::prelude::*;
 
-use super::softmax::{exp_shifted, softmax_row};
-use super::{Float, Mat, gemm, sums, uninit};
+use super::softmax::{exp_scaled, score_gradient, softmax_in_place};
+use super::{Float, Mat, gemm, uninit};
 
 /// Queries of a block.
 const QUERIES: usize = 64;
@@ -21,12 +21,10 @@ pub(crate) struct Sizes {
 }
 
 impl Sizes {
-    /// `scale · q · kᵀ` of a block of queries.
+    /// `q · kᵀ` of a block of queries.
     fn scores<T: Float>(&self, q: &[T], k: &[T], scores: &mut [T]) {
         let rows = q.len() / self.dim;
         gemm(rows, self.keys, self.dim, Mat::rows(q, self.dim), Mat::rows(k, self.dim).t(), scores, self.keys, false);
-        let scale = T::of(self.scale);
-        scores[..rows * self.keys].iter_mut().for_each(|s| *s *= scale);
     }
 }
 
@@ -46,9 +44,7 @@ pub(crate) fn forward<T: Float>(s: &Sizes, q: &[T], k: &[T], v: &[T]) -> (Vec<T>
                 .for_each(|((y, log_sums), q)| {
                     let mut scores = uninit(log_sums.len() * s.keys);
                     s.scores(q, k, &mut scores);
-                    for (row, log_sum) in scores.chunks_exact_mut(s.keys).zip(log_sums.iter_mut()) {
-                        *log_sum = softmax_row(row);
-                    }
+                    softmax_in_place(&mut scores, s.keys, T::of(s.scale), log_sums);
                     let rows = log_sums.len();
                     gemm(rows, s.dim, s.keys, Mat::rows(&scores, s.keys), Mat::rows(v, s.dim), y, s.dim, false);
                 });
@@ -104,16 +100,10 @@ fn head_backward<T: Float>(s: &Sizes, h: &Head<'_, T>, dq: &mut [T], dk: &mut [T
         let at = start * d..(start + rows) * d;
         let (q, y, gy) = (&h.q[at.clone()], &h.y[at.clone()], &h.gy[at.clone()]);
         s.scores(q, h.k, &mut p);
-        for (row, log_sum) in p.chunks_exact_mut(keys).zip(&h.log_sums[start..start + rows]) {
-            exp_shifted(row, *log_sum);
-        }
+        exp_scaled(&mut p, keys, scale, &h.log_sums[start..start + rows]);
         gemm(keys, d, rows, Mat::rows(&p, keys).t(), Mat::rows(gy, d), dv, d, true);
         gemm(rows, keys, d, Mat::rows(gy, d), Mat::rows(h.v, d).t(), &mut dp, keys, false);
-        for (r, (dp, p)) in dp.chunks_exact_mut(keys).zip(p.chunks_exact(keys)).take(rows).enumerate() {
-            let [dot] = sums([&y[r * d..(r + 1) * d], &gy[r * d..(r + 1) * d]], |[y, g]| [y * g]);
-            let dot = T::of(dot);
-            dp.iter_mut().zip(p).for_each(|(dp, p)| *dp = *p * (*dp - dot) * scale);
-        }
+        score_gradient(&p, keys, (y, gy), d, scale, &mut dp);
         gemm(rows, d, keys, Mat::rows(&dp, keys), Mat::rows(h.k, d), &mut dq[at], d, false);
         gemm(keys, d, rows, Mat::rows(&dp, keys).t(), Mat::rows(q, d), dk, d, true);
     }

@@ -9,7 +9,8 @@ pub(crate) fn forward<T: Float>(x: &[T], w: &[T], bias: Option<&[T]>, inputs: us
     let rows = x.len() / inputs;
     let mut y = uninit(rows * outputs);
     if let Some(bias) = bias {
-        y.chunks_exact_mut(outputs).for_each(|row| row.copy_from_slice(bias));
+        let task = super::BLOCK.div_ceil(outputs) * outputs;
+        y.par_chunks_mut(task).flat_map_iter(|y| y.chunks_exact_mut(outputs)).for_each(|row| row.copy_from_slice(bias));
     }
     let (x, w) = (Mat::rows(x, inputs), Mat::rows(w, inputs).t());
     parallel_gemm(rows, outputs, inputs, x, w, &mut y, outputs, bias.is_some());

@@ -50,7 +50,8 @@ fn affine_body<I: Isa, T: Float>(x: &[T], scale: T, shift: T, activation: Activa
     }
 }
 
-/// Gradient of the affine map's output in `d`, and `(Σ d, Σ d · (x − mean) · rstd)`.
+/// `(Σ d, Σ d · (x − mean) · rstd)` for the gradient `d` of the affine map's output: with an activation it is written to
+/// `d`, else it is `gy` itself and `d` is left alone.
 #[inline(always)]
 fn affine_gradient_body<I: Isa, T: Float>(
     x: &[T],
@@ -60,23 +61,42 @@ fn affine_gradient_body<I: Isa, T: Float>(
     activation: Activation,
     d: &mut [T],
 ) -> (f64, f64) {
-    match activation {
-        Activation::Identity => d.copy_from_slice(gy),
+    let terms = |[x, d]: [T; 2]| [d, d * ((x - mean) * rstd)];
+    let [sum, product] = match activation {
+        Activation::Identity => sums([x, gy], terms),
         Activation::Silu => {
             for ((d, x), g) in d.iter_mut().zip(x).zip(gy) {
                 *d = *g * silu_derivative::<I, T>(I::fma(*x, scale, shift));
             }
+            sums([x, d], terms)
         }
-    }
-    let [sum, product] = sums([x, d], |[x, d]| [d, d * ((x - mean) * rstd)]);
+    };
     (sum, product)
 }
 
-/// `d ← a · d + b · x + c`.
+/// `d ← a · g + b · x + c` where `g` is what [`affine_gradient_body`] has left: `d` with an activation, else `gy`.
 #[inline(always)]
-fn combine_body<I: Isa, T: Float>(x: &[T], a: T, b: T, c: T, d: &mut [T]) {
-    for (d, x) in d.iter_mut().zip(x) {
-        *d = I::fma(a, *d, I::fma(b, *x, c));
+fn combine_body<I: Isa, T: Float>(x: &[T], gy: &[T], activation: Activation, (a, b, c): (T, T, T), d: &mut [T]) {
+    match activation {
+        Activation::Identity => {
+            for ((d, x), g) in d.iter_mut().zip(x).zip(gy) {
+                *d = I::fma(a, *g, I::fma(b, *x, c));
+            }
+        }
+        Activation::Silu => {
+            for (d, x) in d.iter_mut().zip(x) {
+                *d = I::fma(a, *d, I::fma(b, *x, c));
+            }
+        }
+    }
+}
+
+/// `d ← a · g`, see [`combine_body`]: an infinite `x` does not count.
+#[inline(always)]
+fn scale_body<I: Isa, T: Float>(gy: &[T], activation: Activation, a: T, d: &mut [T]) {
+    match activation {
+        Activation::Identity => d.iter_mut().zip(gy).for_each(|(d, g)| *d = *g * a),
+        Activation::Silu => d.iter_mut().for_each(|d| *d *= a),
     }
 }
 
@@ -114,12 +134,11 @@ fn row_gradient_body<I: Isa, T: Float>(
         [g, g * ((x - mean) * rstd)]
     });
     let (sum, product) = (T::of(if centered { sum / n } else { 0.0 }), T::of(product / n));
-    for ((dx, x), (gy, gamma)) in dx.iter_mut().zip(x).zip(gy.iter().zip(gamma)) {
+    let inputs = x.iter().zip(gy).zip(gamma);
+    for (((x, gy), gamma), ((dx, dg), db)) in inputs.zip(dx.iter_mut().zip(dgamma).zip(dbeta)) {
         let normal = (*x - mean) * rstd;
         *dx = rstd * (*gy * *gamma - sum - normal * product);
-    }
-    for ((dg, db), (x, gy)) in dgamma.iter_mut().zip(dbeta).zip(x.iter().zip(gy)) {
-        *dg += *gy * ((*x - mean) * rstd);
+        *dg += *gy * normal;
         *db += *gy;
     }
 }
@@ -127,16 +146,27 @@ fn row_gradient_body<I: Isa, T: Float>(
 dispatch! {
     /// Mean and sum of squared deviations of a slice.
     fn moments<T>(x: &[T]) -> (f64, f64) = moments_body;
-    fn square_mean<T>(x: &[T]) -> f64 = square_mean_body;
-    fn affine<T>(x: &[T], scale: T, shift: T, activation: Activation, y: &mut [T]) = affine_body;
-    fn affine_gradient<T>(
-        x: &[T], gy: &[T], affine: (T, T), moments: (T, T), activation: Activation, d: &mut [T]
-    ) -> (f64, f64) = affine_gradient_body;
-    fn combine<T>(x: &[T], a: T, b: T, c: T, d: &mut [T]) = combine_body;
-    fn row<T>(x: &[T], moments: (T, T), gamma: &[T], beta: Option<&[T]>, y: &mut [T]) = row_body;
-    fn row_gradient<T>(
-        x: &[T], gy: &[T], moments: (T, T), gamma: &[T], centered: bool, dx: &mut [T], dgamma: &mut [T], dbeta: &mut [T]
-    ) = row_gradient_body;
+    fn group_forward_images<T>(
+        s: &Groups, x: &[T], affine: [&[T]; 2], saved: &mut [(f64, f64)], y: &mut [T]
+    ) = group_forward_body;
+    fn group_backward_images<T>(
+        s: &Groups, x: &[T], affine: [&[T]; 2], saved: &[(f64, f64)], gy: &[T], dx: &mut [T], sums: [&mut [T]; 2]
+    ) = group_backward_body;
+    fn row_forward_block<T>(
+        s: &Rows, x: &[T], gamma: &[T], beta: Option<&[T]>, saved: &mut [(f64, f64)], y: &mut [T]
+    ) = row_forward_body;
+    fn row_backward_block<T>(
+        s: &Rows, x: &[T], gamma: &[T], saved: &[(f64, f64)], gy: &[T], dx: &mut [T], sums: [&mut [T]; 2]
+    ) = row_backward_body;
+    fn channel_forward_planes<T>(
+        s: &Channels<'_>, x: &[T], affine: [&[T]; 2], first: usize, y: &mut [T]
+    ) = channel_forward_body;
+    fn channel_sums_planes<T>(
+        s: &Channels<'_>, x: &[T], affine: [&[T]; 2], gy: &[T], first: usize, d: &mut [T], sums: &mut [(f64, f64)]
+    ) = channel_sums_body;
+    fn channel_backward_planes<T>(
+        s: &Channels<'_>, x: &[T], gy: &[T], slopes: &[(T, T, T)], first: usize, d: &mut [T]
+    ) = channel_backward_body;
 }
 
 /// `scale` and `shift` of the affine map that normalises and then applies `gamma` and `beta`.
@@ -174,26 +204,36 @@ impl Groups {
     }
 }
 
+#[inline(always)]
+fn group_forward_body<I: Isa, T: Float>(
+    s: &Groups,
+    x: &[T],
+    [gamma, beta]: [&[T]; 2],
+    saved: &mut [(f64, f64)],
+    y: &mut [T],
+) {
+    let size = s.per_group() * s.positions;
+    for (i, ((y, x), saved)) in y.chunks_exact_mut(size).zip(x.chunks_exact(size)).zip(saved).enumerate() {
+        let (mean, squares) = moments_body::<I, T>(x);
+        *saved = (mean, 1.0 / (squares / size as f64 + s.eps).sqrt());
+        let first = i % s.groups * s.per_group();
+        for (c, (y, x)) in y.chunks_exact_mut(s.positions).zip(x.chunks_exact(s.positions)).enumerate() {
+            let (scale, shift) = fold(*saved, gamma[first + c], beta[first + c]);
+            affine_body::<I, T>(x, scale, shift, s.activation, y);
+        }
+    }
+}
+
 /// `activation(gamma · (x − mean) / sd + beta)` with the moments of each group of each image.
 pub(crate) fn group_forward<T: Float>(s: &Groups, x: &[T], gamma: &[T], beta: &[T]) -> (Vec<T>, Moments) {
     let mut y = uninit(x.len());
-    let mut moments_of = vec![(0.0, 0.0); x.len() / s.image() * s.groups];
-    let size = s.per_group() * s.positions;
-    y.par_chunks_mut(s.images() * s.image())
-        .zip(x.par_chunks(s.images() * s.image()))
-        .zip(moments_of.par_chunks_mut(s.images() * s.groups))
-        .for_each(|((y, x), saved)| {
-            for (i, ((y, x), saved)) in y.chunks_exact_mut(size).zip(x.chunks_exact(size)).zip(saved).enumerate() {
-                let (mean, squares) = moments(x);
-                *saved = (mean, 1.0 / (squares / size as f64 + s.eps).sqrt());
-                let first = i % s.groups * s.per_group();
-                for (c, (y, x)) in y.chunks_exact_mut(s.positions).zip(x.chunks_exact(s.positions)).enumerate() {
-                    let (scale, shift) = fold(*saved, gamma[first + c], beta[first + c]);
-                    affine(x, scale, shift, s.activation, y);
-                }
-            }
-        });
-    (y, moments_of)
+    let mut saved = vec![(0.0, 0.0); x.len() / s.image() * s.groups];
+    let task = s.images() * s.image();
+    y.par_chunks_mut(task)
+        .zip(x.par_chunks(task))
+        .zip(saved.par_chunks_mut(s.images() * s.groups))
+        .for_each(|((y, x), saved)| group_forward_images(s, x, [gamma, beta], saved, y));
+    (y, saved)
 }
 
 /// The gradients of [`group_forward`].
@@ -214,7 +254,7 @@ pub(crate) fn group_backward<T: Float>(
         .zip(saved.par_chunks(s.images() * s.groups))
         .map(|(((dx, x), gy), saved)| {
             let (mut dgamma, mut dbeta) = (vec![T::ZERO; s.channels], vec![T::ZERO; s.channels]);
-            group_backward_images(s, x, gamma, beta, saved, gy, dx, &mut dgamma, &mut dbeta);
+            group_backward_images(s, x, [gamma, beta], saved, gy, dx, [&mut dgamma, &mut dbeta]);
             (dgamma, dbeta)
         })
         .collect();
@@ -222,38 +262,37 @@ pub(crate) fn group_backward<T: Float>(
     Gradients { x: dx, gamma: add_up(gammas), beta: add_up(betas) }
 }
 
-#[allow(clippy::too_many_arguments)]
-fn group_backward_images<T: Float>(
+#[inline(always)]
+fn group_backward_body<I: Isa, T: Float>(
     s: &Groups,
     x: &[T],
-    gamma: &[T],
-    beta: &[T],
+    [gamma, beta]: [&[T]; 2],
     saved: &[(f64, f64)],
     gy: &[T],
     dx: &mut [T],
-    dgamma: &mut [T],
-    dbeta: &mut [T],
+    [dgamma, dbeta]: [&mut [T]; 2],
 ) {
     let (p, size) = (s.positions, s.per_group() * s.positions);
-    for (i, saved) in saved.iter().enumerate() {
+    let groups = dx.chunks_exact_mut(size).zip(x.chunks_exact(size)).zip(gy.chunks_exact(size)).zip(saved);
+    for (i, (((dx, x), gy), saved)) in groups.enumerate() {
         let first = i % s.groups * s.per_group();
         let (mean, rstd) = narrow::<T>(*saved);
         let (mut sum, mut product) = (0.0, 0.0);
-        for c in first..first + s.per_group() {
-            let at = i * size + (c - first) * p..i * size + (c - first + 1) * p;
-            let (x, gy, d) = (&x[at.clone()], &gy[at.clone()], &mut dx[at]);
+        let planes = dx.chunks_exact_mut(p).zip(x.chunks_exact(p)).zip(gy.chunks_exact(p));
+        for (c, ((d, x), gy)) in (first..).zip(planes) {
             let folded = fold(*saved, gamma[c], beta[c]);
-            let (b, g) = affine_gradient(x, gy, folded, (mean, rstd), s.activation, d);
+            let (b, g) = affine_gradient_body::<I, T>(x, gy, folded, (mean, rstd), s.activation, d);
             dbeta[c] += T::of(b);
             dgamma[c] += T::of(g);
             sum += b * gamma[c].to_f64();
             product += g * gamma[c].to_f64();
         }
         let (sum, product) = (T::of(sum / size as f64), T::of(product / size as f64));
-        for c in first..first + s.per_group() {
-            let at = i * size + (c - first) * p..i * size + (c - first + 1) * p;
-            let slope = T::ZERO - rstd * rstd * product;
-            combine(&x[at.clone()], rstd * gamma[c], slope, T::ZERO - rstd * sum - slope * mean, &mut dx[at]);
+        let slope = T::ZERO - rstd * rstd * product;
+        let shift = T::ZERO - rstd * sum - slope * mean;
+        let planes = dx.chunks_exact_mut(p).zip(x.chunks_exact(p)).zip(gy.chunks_exact(p));
+        for (c, ((d, x), gy)) in (first..).zip(planes) {
+            combine_body::<I, T>(x, gy, s.activation, (rstd * gamma[c], slope, shift), d);
         }
     }
 }
@@ -275,24 +314,53 @@ impl Rows {
     }
 }
 
+#[inline(always)]
+fn row_forward_body<I: Isa, T: Float>(
+    s: &Rows,
+    x: &[T],
+    gamma: &[T],
+    beta: Option<&[T]>,
+    saved: &mut [(f64, f64)],
+    y: &mut [T],
+) {
+    for ((y, x), saved) in y.chunks_exact_mut(s.width).zip(x.chunks_exact(s.width)).zip(saved) {
+        let (mean, variance) = if s.centered {
+            let (mean, squares) = moments_body::<I, T>(x);
+            (mean, squares / s.width as f64)
+        } else {
+            (0.0, square_mean_body::<I, T>(x))
+        };
+        *saved = (mean, 1.0 / (variance + s.eps).sqrt());
+        row_body::<I, T>(x, narrow(*saved), gamma, beta, y);
+    }
+}
+
 /// `gamma · (x − mean) / sd + beta` for each row.
 pub(crate) fn row_forward<T: Float>(s: &Rows, x: &[T], gamma: &[T], beta: Option<&[T]>) -> (Vec<T>, Moments) {
     let mut y = uninit(x.len());
     let mut saved = vec![(0.0, 0.0); x.len() / s.width];
     let task = s.block() * s.width;
-    y.par_chunks_mut(task).zip(x.par_chunks(task)).zip(saved.par_chunks_mut(s.block())).for_each(|((y, x), saved)| {
-        for ((y, x), saved) in y.chunks_exact_mut(s.width).zip(x.chunks_exact(s.width)).zip(saved) {
-            let (mean, variance) = if s.centered {
-                let (mean, squares) = moments(x);
-                (mean, squares / s.width as f64)
-            } else {
-                (0.0, square_mean(x))
-            };
-            *saved = (mean, 1.0 / (variance + s.eps).sqrt());
-            row(x, narrow(*saved), gamma, beta, y);
-        }
-    });
+    y.par_chunks_mut(task)
+        .zip(x.par_chunks(task))
+        .zip(saved.par_chunks_mut(s.block()))
+        .for_each(|((y, x), saved)| row_forward_block(s, x, gamma, beta, saved, y));
     (y, saved)
+}
+
+#[inline(always)]
+fn row_backward_body<I: Isa, T: Float>(
+    s: &Rows,
+    x: &[T],
+    gamma: &[T],
+    saved: &[(f64, f64)],
+    gy: &[T],
+    dx: &mut [T],
+    [dgamma, dbeta]: [&mut [T]; 2],
+) {
+    let rows = dx.chunks_exact_mut(s.width).zip(x.chunks_exact(s.width)).zip(gy.chunks_exact(s.width));
+    for (((dx, x), gy), saved) in rows.zip(saved) {
+        row_gradient_body::<I, T>(x, gy, narrow(*saved), gamma, s.centered, dx, dgamma, dbeta);
+    }
 }
 
 /// The gradients of [`row_forward`].
@@ -306,11 +374,7 @@ pub(crate) fn row_backward<T: Float>(s: &Rows, x: &[T], gamma: &[T], saved: &[(f
         .zip(saved.par_chunks(s.block()))
         .map(|(((dx, x), gy), saved)| {
             let (mut dgamma, mut dbeta) = (vec![T::ZERO; s.width], vec![T::ZERO; s.width]);
-            for (i, saved) in saved.iter().enumerate() {
-                let at = i * s.width..(i + 1) * s.width;
-                let (x, gy, dx) = (&x[at.clone()], &gy[at.clone()], &mut dx[at]);
-                row_gradient(x, gy, narrow(*saved), gamma, s.centered, dx, &mut dgamma, &mut dbeta);
-            }
+            row_backward_block(s, x, gamma, saved, gy, dx, [&mut dgamma, &mut dbeta]);
             (dgamma, dbeta)
         })
         .collect();
@@ -336,6 +400,34 @@ pub(crate) fn channel_moments<T: Float>(x: &[T], channels: usize, positions: usi
         .collect()
 }
 
+/// What normalises planes of `positions` elements, channel after channel.
+pub(crate) struct Channels<'a> {
+    positions: usize,
+    saved: &'a [(f64, f64)],
+    activation: Activation,
+}
+
+/// Planes of a task.
+fn planes_per_task(positions: usize) -> usize {
+    (super::BLOCK / positions).max(1)
+}
+
+/// Planes from number `first` on.
+#[inline(always)]
+fn channel_forward_body<I: Isa, T: Float>(
+    s: &Channels<'_>,
+    x: &[T],
+    [gamma, beta]: [&[T]; 2],
+    first: usize,
+    y: &mut [T],
+) {
+    for (i, (y, x)) in (first..).zip(y.chunks_exact_mut(s.positions).zip(x.chunks_exact(s.positions))) {
+        let c = i % gamma.len();
+        let (scale, shift) = fold(s.saved[c], gamma[c], beta[c]);
+        affine_body::<I, T>(x, scale, shift, s.activation, y);
+    }
+}
+
 /// `activation(gamma · (x − mean) · rstd + beta)` with given moments of each channel.
 pub(crate) fn channel_forward<T: Float>(
     x: &[T],
@@ -345,25 +437,57 @@ pub(crate) fn channel_forward<T: Float>(
     saved: &[(f64, f64)],
     activation: Activation,
 ) -> Vec<T> {
-    let channels = gamma.len();
+    let s = Channels { positions, saved, activation };
     let mut y = uninit(x.len());
-    let task = planes_per_task(positions);
-    y.par_chunks_mut(task * positions).zip(x.par_chunks(task * positions)).enumerate().for_each(|(t, (y, x))| {
-        for (i, (y, x)) in y.chunks_exact_mut(positions).zip(x.chunks_exact(positions)).enumerate() {
-            let c = (t * task + i) % channels;
-            let (scale, shift) = fold(saved[c], gamma[c], beta[c]);
-            affine(x, scale, shift, activation, y);
-        }
-    });
+    let planes = planes_per_task(positions);
+    let task = planes * positions;
+    y.par_chunks_mut(task)
+        .zip(x.par_chunks(task))
+        .enumerate()
+        .for_each(|(t, (y, x))| channel_forward_planes(&s, x, [gamma, beta], t * planes, y));
     y
 }
 
-fn planes_per_task(positions: usize) -> usize {
-    (super::BLOCK / positions).max(1)
+/// Each plane's two sums; see [`affine_gradient_body`].
+#[inline(always)]
+fn channel_sums_body<I: Isa, T: Float>(
+    s: &Channels<'_>,
+    x: &[T],
+    [gamma, beta]: [&[T]; 2],
+    gy: &[T],
+    first: usize,
+    d: &mut [T],
+    sums: &mut [(f64, f64)],
+) {
+    let planes = d.chunks_exact_mut(s.positions).zip(x.chunks_exact(s.positions)).zip(gy.chunks_exact(s.positions));
+    for (i, (((d, x), gy), sums)) in (first..).zip(planes.zip(sums)) {
+        let c = i % gamma.len();
+        let folded = fold(s.saved[c], gamma[c], beta[c]);
+        *sums = affine_gradient_body::<I, T>(x, gy, folded, narrow(s.saved[c]), s.activation, d);
+    }
+}
+
+/// The input's gradient from `slopes` of each channel: the factors of the output's gradient and of the input, and a
+/// constant; the last two are zero where the moments are constants.
+#[inline(always)]
+fn channel_backward_body<I: Isa, T: Float>(
+    s: &Channels<'_>,
+    x: &[T],
+    gy: &[T],
+    slopes: &[(T, T, T)],
+    first: usize,
+    d: &mut [T],
+) {
+    let planes = d.chunks_exact_mut(s.positions).zip(x.chunks_exact(s.positions)).zip(gy.chunks_exact(s.positions));
+    for (i, ((d, x), gy)) in (first..).zip(planes) {
+        match slopes[i % slopes.len()] {
+            (a, b, c) if b == T::ZERO && c == T::ZERO => scale_body::<I, T>(gy, s.activation, a, d),
+            slopes => combine_body::<I, T>(x, gy, s.activation, slopes, d),
+        }
+    }
 }
 
 /// The gradients of [`channel_forward`]; `batch_statistics` says whether the moments depend on `x`.
-#[allow(clippy::too_many_arguments)]
 pub(crate) fn channel_backward<T: Float>(
     x: &[T],
     positions: usize,
@@ -374,48 +498,37 @@ pub(crate) fn channel_backward<T: Float>(
     batch_statistics: bool,
     gy: &[T],
 ) -> Gradients<T> {
+    let s = Channels { positions, saved, activation };
     let channels = gamma.len();
-    let n = (x.len() / channels) as f64;
     let mut dx = uninit(x.len());
-    let task = planes_per_task(positions);
-    // The gradient of the affine map's output, and each plane's two sums.
-    let sums: Vec<(f64, f64)> = dx
-        .par_chunks_mut(task * positions)
-        .zip(x.par_chunks(task * positions))
-        .zip(gy.par_chunks(task * positions))
+    let planes = planes_per_task(positions);
+    let task = planes * positions;
+    let mut sums = vec![(0.0, 0.0); x.len() / positions];
+    dx.par_chunks_mut(task)
+        .zip(x.par_chunks(task))
+        .zip(gy.par_chunks(task))
+        .zip(sums.par_chunks_mut(planes))
         .enumerate()
-        .flat_map_iter(|(t, ((d, x), gy))| {
-            let planes = d.chunks_exact_mut(positions).zip(x.chunks_exact(positions)).zip(gy.chunks_exact(positions));
-            planes.enumerate().map(move |(i, ((d, x), gy))| {
-                let c = (t * task + i) % channels;
-                affine_gradient(x, gy, fold(saved[c], gamma[c], beta[c]), narrow(saved[c]), activation, d)
-            })
-        })
-        .collect();
+        .for_each(|(t, (((d, x), gy), sums))| channel_sums_planes(&s, x, [gamma, beta], gy, t * planes, d, sums));
     let (mut dgamma, mut dbeta) = (vec![0.0; channels], vec![0.0; channels]);
     for (i, (b, g)) in sums.iter().enumerate() {
         dbeta[i % channels] += b;
         dgamma[i % channels] += g;
     }
-    dx.par_chunks_mut(task * positions).zip(x.par_chunks(task * positions)).enumerate().for_each(|(t, (d, x))| {
-        for (i, (d, x)) in d.chunks_exact_mut(positions).zip(x.chunks_exact(positions)).enumerate() {
-            let c = (t * task + i) % channels;
-            let (mean, rstd) = saved[c];
-            let scale = rstd * gamma[c].to_f64();
-            let (slope, shift) = if batch_statistics {
-                let slope = -scale * rstd * dgamma[c] / n;
-                (slope, -scale * dbeta[c] / n - slope * mean)
-            } else {
-                (0.0, 0.0)
-            };
-            if batch_statistics {
-                combine(x, T::of(scale), T::of(slope), T::of(shift), d);
-            } else {
-                let scale = T::of(scale);
-                d.iter_mut().for_each(|d| *d *= scale);
-            }
-        }
-    });
+    let n = (x.len() / channels) as f64;
+    let slopes = |c: usize| {
+        let (mean, rstd) = saved[c];
+        let scale = rstd * gamma[c].to_f64();
+        let slope = if batch_statistics { -scale * rstd * dgamma[c] / n } else { 0.0 };
+        let shift = if batch_statistics { -scale * dbeta[c] / n - slope * mean } else { 0.0 };
+        (T::of(scale), T::of(slope), T::of(shift))
+    };
+    let slopes: Vec<(T, T, T)> = (0..channels).map(slopes).collect();
+    dx.par_chunks_mut(task)
+        .zip(x.par_chunks(task))
+        .zip(gy.par_chunks(task))
+        .enumerate()
+        .for_each(|(t, ((d, x), gy))| channel_backward_planes(&s, x, gy, &slopes, t * planes, d));
     let narrow = |v: Vec<f64>| v.into_iter().map(T::of).collect();
     Gradients { x: dx, gamma: narrow(dgamma), beta: narrow(dbeta) }
 }
