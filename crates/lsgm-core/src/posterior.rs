@@ -54,13 +54,26 @@ impl Group {
 
     /// `KL(q || N(0, I))` in closed form given the groups before it: `[B]` nats.
     pub fn kl_standard_normal(&self) -> Result<Tensor> {
+        per_item_sum(&self.kl_elements()?)
+    }
+
+    /// [`Group::kl_standard_normal`] of each channel, summed over its positions: `[B, C_g]` nats.
+    pub fn kl_channels(&self) -> Result<Tensor> {
+        Ok(self.kl_elements()?.flatten_from(2)?.sum(D::Minus1)?)
+    }
+
+    /// Number of latent dimensions of an item.
+    pub fn size(&self) -> usize {
+        self.mu.dims().iter().skip(1).product()
+    }
+
+    fn kl_elements(&self) -> Result<Tensor> {
         let variance = (&self.log_sigma * 2.0)?.exp()?;
-        let per_element = (((self.mu.sqr()? + variance)? * 0.5)? - &self.log_sigma)?;
-        Ok((per_item_sum(&per_element)? - 0.5 * self.dim())?)
+        Ok((((self.mu.sqr()? + variance)? * 0.5)? - &self.log_sigma)?.affine(1.0, -0.5)?)
     }
 
     fn dim(&self) -> f64 {
-        self.mu.dims().iter().skip(1).product::<usize>() as f64
+        self.size() as f64
     }
 }
 
@@ -167,6 +180,18 @@ mod tests {
         assert!(((mean(&log_p) - mean(&log_q)) - mean(&ratio)).abs() < 1e-3);
         assert!(q.side_log_ratio().unwrap().is_none());
         assert!((mean(&(log_q - log_p).unwrap()) - mean(&g.kl_standard_normal().unwrap())).abs() < 0.08);
+    }
+
+    #[test]
+    fn the_divergence_of_a_group_is_that_of_its_channels() {
+        let draw = |seed| Rng::new(seed).normal_tensor((4, 3, 2, 2), candle_core::DType::F64, &Device::Cpu).unwrap();
+        let g = Group::sample(draw(1), draw(2), false, &mut Rng::new(3)).unwrap();
+        let channels = g.kl_channels().unwrap();
+        assert_eq!((channels.dims(), g.size()), (&[4, 3][..], 12));
+        let total = channels.sum(1).unwrap().to_vec1::<f64>().unwrap();
+        for (a, b) in total.iter().zip(g.kl_standard_normal().unwrap().to_vec1::<f64>().unwrap()) {
+            assert!((a - b).abs() < 1e-9 && b > 0.0, "{a} {b}");
+        }
     }
 
     #[test]

@@ -59,7 +59,8 @@ impl Default for TrainConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct VaeStage {
-    /// Length in optimizer steps. Give one of `steps`, `epochs`, `time_budget`.
+    /// Length in optimizer steps; 0 trains everything together from scratch. Give one of `steps`, `epochs`,
+    /// `time_budget`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub steps: Option<u64>,
     /// Length in passes over the training split.
@@ -80,6 +81,15 @@ pub struct VaeStage {
     pub kl_annealing: f64,
     /// Weight of the KL term at the start.
     pub kl_start: f64,
+    /// During the annealing, weight the KL terms of the posterior's groups by their KL divergence per latent dimension
+    /// (NVAE, appendix A), so that groups which say little are not silenced before they are of use.
+    pub kl_balance: bool,
+    /// Nats that each latent channel, all its positions together and averaged over a batch, may say at no cost (Kingma
+    /// et al. 2016, "free bits"); 0 is off. Reported figures are always those of the true bound.
+    pub free_bits: f64,
+    /// Nats, counted in the same way, below which a channel is taken to be inactive when the stage ends. With
+    /// `prior.mask_inactive` such channels are hidden from the score network and keep the N(0, I) prior.
+    pub inactive_kl: f64,
     /// Largest global gradient norm; longer gradients are scaled down to it.
     pub gradient_clip: f64,
 }
@@ -96,6 +106,9 @@ impl Default for VaeStage {
             final_ratio: 0.1,
             kl_annealing: 0.2,
             kl_start: 0.1,
+            kl_balance: false,
+            free_bits: 0.0,
+            inactive_kl: 0.1,
             gradient_clip: 200.0,
         }
     }
@@ -129,6 +142,13 @@ pub struct LsgmStage {
     pub kl_annealing: f64,
     /// Weight of entropy and cross entropy at the start.
     pub kl_start: f64,
+    /// During the annealing, weight the terms of the posterior's groups as in stage 1, with their KL divergences to
+    /// N(0, I); for the encoder alone.
+    pub kl_balance: bool,
+    /// Share of the stage over which the encoder is led over from N(0, I), the prior of stage 1, to the score-based prior:
+    /// the gradient that it receives from what the prior says beyond N(0, I) rises from 0 to 1. Keeps the first steps of
+    /// a prior that knows nothing yet from disturbing the encoder.
+    pub encoder_gradient_warmup: f64,
     /// Optimizer of the prior.
     pub prior_optimizer: OptimizerConfig,
     /// Highest learning rate of the prior.
@@ -158,6 +178,8 @@ impl Default for LsgmStage {
             prior_only: false,
             kl_annealing: 0.0,
             kl_start: 1.0,
+            kl_balance: false,
+            encoder_gradient_warmup: 0.0,
             prior_optimizer: OptimizerConfig { kind: OptimizerKind::AdamW, ..OptimizerConfig::default() },
             prior_learning_rate: 1e-3,
             vae_optimizer: OptimizerConfig { kind: OptimizerKind::Adamax, ..OptimizerConfig::default() },
@@ -350,6 +372,11 @@ impl LsgmStage {
         annealed(self.kl_start, self.kl_annealing, progress)
     }
 
+    /// The share of the score-based prior, as against N(0, I), in what the encoder is trained on.
+    pub(crate) fn encoder_share(&self, progress: f64) -> f64 {
+        annealed(0.0, self.encoder_gradient_warmup, progress)
+    }
+
     pub(crate) fn schedule(&self) -> Schedule {
         Schedule { warmup: self.warmup, final_ratio: self.final_ratio }
     }
@@ -378,6 +405,9 @@ impl TrainConfig {
         ] {
             share(&format!("train.vae.{key}"), value)?;
         }
+        not_negative("train.vae.free_bits", v.free_bits)?;
+        not_negative("train.vae.inactive_kl", v.inactive_kl)?;
+        balanced("train.vae", v.kl_balance, v.kl_annealing)?;
         let l = &self.lsgm;
         l.budget()?;
         l.prior_optimizer.validate("train.lsgm.prior_optimizer")?;
@@ -389,6 +419,8 @@ impl TrainConfig {
         share("train.lsgm.final_ratio", l.final_ratio)?;
         share("train.lsgm.kl_annealing", l.kl_annealing)?;
         share("train.lsgm.kl_start", l.kl_start)?;
+        share("train.lsgm.encoder_gradient_warmup", l.encoder_gradient_warmup)?;
+        balanced("train.lsgm", l.kl_balance, l.kl_annealing)?;
         l.check_algorithm()
     }
 
@@ -456,6 +488,15 @@ impl EvaluateConfig {
         at_least("evaluate.iw_samples", self.iw_samples, 1)?;
         positive("evaluate.ode_tolerance", self.ode_tolerance)
     }
+}
+
+/// KL balancing has a meaning only while the KL terms are annealed.
+fn balanced(section: &str, balance: bool, annealing: f64) -> Result<()> {
+    if balance && annealing == 0.0 {
+        let message = "balances during the annealing: give kl_annealing a share above 0, such as 0.2";
+        return Err(Error::config(format!("{section}.kl_balance"), message));
+    }
+    Ok(())
 }
 
 fn at_least(key: &str, value: usize, least: usize) -> Result<()> {

@@ -54,6 +54,11 @@ pub enum Event<'a> {
     Metrics(&'a Metrics),
     /// Decoded samples of the current model with moving-average weights, as [`lsgm_core::Likelihood::mean`].
     Samples(Stage, u64, &'a Tensor),
+    /// Stage 1 has ended, and the channels of the latent that are not active were hidden from the prior.
+    Masked {
+        /// For each channel, whether the prior models it.
+        active: &'a [bool],
+    },
     /// A checkpoint was written at this step.
     Saved(u64),
     /// A non-finite loss or gradient at the step; training goes back to `to` with this factor on the learning rate.

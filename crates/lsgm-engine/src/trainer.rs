@@ -8,6 +8,7 @@ use lsgm_nn::optim::{Ema, Gradients, Optimizer, OptimizerConfig};
 use lsgm_prior::Prior;
 
 use crate::budget::Budget;
+use crate::channels::channel_kl;
 use crate::config::{SampleConfig, TrainConfig};
 use crate::events::{Event, Interrupt, Meter, Metrics, Observer};
 use crate::losses::{Loss, lsgm_loss, prior_loss, vae_loss};
@@ -245,6 +246,9 @@ impl Trainer {
             self.log(&mut meter, observer)?;
         }
         self.show_samples(observer)?;
+        if stage == Stage::Vae {
+            self.mask_inactive_channels(observer)?;
+        }
         self.next_stage()?;
         self.save(observer)?;
         Ok(Outcome::Done)
@@ -253,6 +257,26 @@ impl Trainer {
     fn progress(&self) -> f64 {
         let budget = if self.state.stage == Stage::Vae { self.budgets.0 } else { self.budgets.1 };
         budget.progress(self.state.stage_step, self.state.stage_seconds)
+    }
+
+    /// Hide the latent channels that stage 1 has left unused from the prior, where its config asks for it.
+    fn mask_inactive_channels(&mut self, observer: &mut dyn Observer) -> Result<()> {
+        if !self.spec.prior.mask_inactive {
+            return Ok(());
+        }
+        let mut rng = self.rng.fork("inactive channels");
+        let size = self.config.batch_size;
+        let kl = channel_kl(&self.model, self.data.as_ref(), size, &self.device, &mut rng)?;
+        let active: Vec<bool> = kl.iter().map(|kl| *kl >= self.config.vae.inactive_kl).collect();
+        if !active.contains(&true) {
+            let most = kl.iter().copied().fold(0.0, f64::max);
+            let message = format!("no latent channel says more than {most:.3} nats: nothing is left for the prior");
+            return Err(Error::config("train.vae.inactive_kl", message));
+        }
+        self.model.prior.set_active_channels(&active)?;
+        self.copy_buffers()?;
+        self.write_event(&serde_json::json!({ "step": self.state.step, "channel_kl": kl, "active_channels": active }))?;
+        observer.event(&Event::Masked { active: &active })
     }
 
     fn next_stage(&mut self) -> Result<()> {
@@ -335,9 +359,9 @@ impl Trainer {
         let mut pass = Pass::train(&mut self.rng);
         let (model, lsgm) = (&self.model, &self.config.lsgm);
         match self.state.stage {
-            Stage::Vae => vae_loss(model, &x, self.config.vae.kl_weight(progress), &mut pass),
+            Stage::Vae => vae_loss(model, &x, &self.config.vae, progress, &mut pass),
             _ if lsgm.prior_only => prior_loss(model, &x, lsgm.weighting, &mut pass),
-            _ => lsgm_loss(model, &self.frozen_prior, &x, lsgm, lsgm.kl_weight(progress), &mut pass),
+            _ => lsgm_loss(model, &self.frozen_prior, &x, lsgm, progress, &mut pass),
         }
     }
 

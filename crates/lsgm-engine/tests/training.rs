@@ -211,6 +211,55 @@ fn algorithms_two_and_three_train_everything_and_a_frozen_autoencoder_stays() {
     assert!(moved.iter().any(|(moved, _)| *moved));
 }
 
+/// Of the two channels the second says nothing: its weights are zero, and stage 1 has no steps to change that.
+#[test]
+fn inactive_channels_are_masked_when_stage_one_ends_and_stay_so_in_the_checkpoint() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut spec = spec();
+    spec.prior.mask_inactive = true;
+    let trainer = |run: RunDir| {
+        let data = Arc::new(Points::default());
+        Trainer::new(spec.clone(), config(0, 6), SampleConfig::default(), data, &Device::Cpu, Some(run)).unwrap()
+    };
+    let mut t = trainer(RunDir::create(dir.path()).unwrap());
+    for (name, var) in t.parameters().vars() {
+        // Rows of mu and log sigma of the second channel: 4 to 8 and 12 to 16.
+        if name.starts_with("encoder.") {
+            let row = |i: usize| if (i / 4).is_multiple_of(2) { 1f32 } else { 0.0 };
+            let rows: Vec<f32> = (0..16).map(row).collect();
+            let mask = Tensor::from_vec(rows, 16, &Device::Cpu).unwrap();
+            let mask = if var.rank() == 2 { mask.unsqueeze(1).unwrap() } else { mask };
+            var.set(&var.as_tensor().broadcast_mul(&mask).unwrap()).unwrap();
+        }
+    }
+    let mut masked = Vec::new();
+    let mut observer = |event: &Event<'_>| {
+        if let Event::Masked { active } = event {
+            masked.push(active.to_vec());
+        }
+        Ok(())
+    };
+    t.run(StageSelection::All, &Interrupt::default(), &mut observer).unwrap();
+    assert_eq!(masked, [[true, false]]);
+    drop(t);
+    let mut again = trainer(RunDir::open(dir.path()).unwrap());
+    again.resume().unwrap();
+    for tensors in [again.checkpoint().unwrap().model, again.checkpoint().unwrap().ema] {
+        assert_eq!(tensors["prior.active_channels"].flatten_all().unwrap().to_vec1::<f32>().unwrap(), [1.0, 0.0]);
+    }
+    let alpha = again.averaged_model().unwrap().prior.alpha().unwrap();
+    assert!(alpha[0] > 0.0 && alpha[1] == 0.0);
+    let events = std::fs::read_to_string(dir.path().join("events.jsonl")).unwrap();
+    assert!(events.contains("\"active_channels\":[true,false]"), "{events}");
+
+    let mut deaf = config(0, 1);
+    deaf.vae.inactive_kl = 1e6;
+    let data = Arc::new(Points::default());
+    let mut t = Trainer::new(spec.clone(), deaf, SampleConfig::default(), data, &Device::Cpu, None).unwrap();
+    let message = t.run(StageSelection::All, &Interrupt::default(), &mut ()).unwrap_err().to_string();
+    assert!(message.contains("train.vae.inactive_kl") && message.contains("nothing is left"), "{message}");
+}
+
 #[test]
 fn a_time_limit_is_shared_as_the_stages_are() {
     let mut c = config(30, 10);
@@ -284,6 +333,10 @@ fn configs_that_cannot_work_are_refused_with_the_key() {
     assert!(refused(|c| c.lsgm.algorithm = 4).contains("use 1, 2 or 3"));
     assert!(refused(|c| c.lsgm.weighting = Weighting::UnIw).contains("algorithm 1 needs"));
     assert!(refused(|c| c.lsgm.encoder_weighting = Weighting::ReIw).contains("encoder_weighting"));
+    assert!(refused(|c| c.vae.free_bits = -1.0).contains("train.vae.free_bits"));
+    assert!(refused(|c| c.vae.inactive_kl = f64::NAN).contains("train.vae.inactive_kl"));
+    assert!(refused(|c| c.lsgm.kl_balance = true).contains("give kl_annealing"));
+    assert!(refused(|c| c.lsgm.encoder_gradient_warmup = 2.0).contains("train.lsgm.encoder_gradient_warmup"));
     let mut c = config(1, 1);
     (c.vae.steps, c.vae.time_budget) = (None, Some("5 minutes".into()));
     assert!(c.validate().unwrap_err().to_string().contains("`5 minutes` is not a duration"));

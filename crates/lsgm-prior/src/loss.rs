@@ -3,6 +3,7 @@
 
 use candle_core::Tensor;
 use lsgm_core::{Error, Pass, Result};
+use lsgm_nn::ops::scale_gradient;
 
 use crate::prior::{column, sum_per_item};
 use crate::{Prior, Times};
@@ -29,7 +30,27 @@ impl Prior {
     /// # Errors
     /// When the number of times is not the batch size, or the network fails.
     pub fn cross_entropy(&self, z0: &Tensor, times: &Times, pass: &mut Pass<'_>) -> Result<Tensor> {
-        let diffused = self.diffuse(z0, times, pass)?;
+        self.cross_entropy_between(z0, z0, times, pass)
+    }
+
+    /// [`Prior::cross_entropy`] for an encoder that is led over from N(0, I) to this prior: the gradient with respect to
+    /// `z0` is that of `(1 - share) · CE(q ‖ N(0, I)) + share · CE(q ‖ p)`. The value, and the gradient of the prior's
+    /// parameters, are those of the cross entropy itself, whatever the share.
+    ///
+    /// It is also the encoder's half of **algorithm 3**, on a prior that is built on frozen parameters (of the model or
+    /// of its EMA), so that the likelihood loss cannot reach the prior. The prior's half is [`Prior::objective`] of the
+    /// trained prior on `z0.detach()`, with times of its own.
+    ///
+    /// # Errors
+    /// As [`Prior::cross_entropy`].
+    pub fn encoder_cross_entropy(&self, z0: &Tensor, times: &Times, share: f64, pass: &mut Pass<'_>) -> Result<Tensor> {
+        let seen = if share == 1.0 { z0.clone() } else { scale_gradient(z0, &constant(share, z0)?)? };
+        self.cross_entropy_between(z0, &seen, times, pass)
+    }
+
+    /// The cross entropy with N(0, I) of `z0`, and the difference to that with this prior of the equal `seen`.
+    fn cross_entropy_between(&self, z0: &Tensor, seen: &Tensor, times: &Times, pass: &mut Pass<'_>) -> Result<Tensor> {
+        let diffused = self.diffuse(seen, times, pass)?;
         let epsilon = self.epsilon_at(&diffused.z_t, &times.t, pass)?;
         // ‖ε - ε_θ‖² - ‖ε - k z_t‖², without the cancellation.
         let normal = self.normal_epsilon(&diffused.z_t, times)?;
@@ -54,9 +75,9 @@ impl Prior {
     /// `t` and one pass through the network.
     ///
     /// The gradient of `objective` with respect to the prior's parameters is that of `weight · ‖ε - ε_θ‖²`; with respect
-    /// to `z0` it is that of `encoder_scale · cross_entropy` (the scale takes a KL annealing). Both come from a single
-    /// backward pass, because what enters the network passes the weight ratio of its own item on the way back, and
-    /// items do not meet in a score network.
+    /// to `z0` it is that of `scale · encoder_cross_entropy(share)` (the scale takes a KL annealing; for the share see
+    /// [`Prior::encoder_cross_entropy`]). Both come from a single backward pass, because what enters the network passes
+    /// the weight ratio of its own item on the way back, and items do not meet in a score network.
     ///
     /// # Errors
     /// As [`Prior::cross_entropy`].
@@ -64,34 +85,26 @@ impl Prior {
         &self,
         z0: &Tensor,
         times: &Times,
-        encoder_scale: f64,
+        scale: f64,
+        share: f64,
         pass: &mut Pass<'_>,
     ) -> Result<PriorLosses> {
-        let encoder = encoder_weights(times, encoder_scale);
+        let encoder = encoder_weights(times, scale * share);
         let ratio: Vec<f64> = encoder.iter().zip(&times.weight).map(|(encoder, prior)| encoder / prior).collect();
         let diffused = self.diffuse(z0, times, pass)?;
         let normal_error = (&diffused.noise - self.normal_epsilon(&diffused.z_t, times)?)?.sqr()?;
         let normal_error = sum_per_item(&normal_error)?;
-        let scaled = Diffused { z_t: scale_gradient(&diffused.z_t, &ratio)?, ..diffused };
+        let z_t = scale_gradient(&diffused.z_t, &column(&ratio, &diffused.z_t)?)?;
+        let scaled = Diffused { z_t, ..diffused };
         let error = self.error(&scaled, times, pass)?;
         let baseline = self.baseline().cross_entropy(z0)?;
         let weights = column(&encoder_weights(times, 1.0), &error)?;
         let cross_entropy = (baseline.detach() + ((error.detach() - normal_error.detach())? * weights)?)?;
         // The control variate of `cross_entropy`: a gradient for the encoder, no value.
-        let control = ((baseline * encoder_scale)? - (&normal_error * column(&encoder, &error)?)?)?;
+        let control = ((baseline * scale)? - (&normal_error * column(&encoder, &error)?)?)?;
         let gradient = (&control - control.detach())?;
         let objective = ((&error * column(&times.weight, &error)?)? + gradient)?;
         Ok(PriorLosses { objective, cross_entropy })
-    }
-
-    /// The encoder's half of **algorithm 3**: the cross entropy under this prior, meant for one that is built on frozen
-    /// parameters (of the model or of its EMA), so that the likelihood loss cannot reach the prior. The prior's half is
-    /// [`Prior::objective`] of the trained prior on `z0.detach()`, with times of its own.
-    ///
-    /// # Errors
-    /// As [`Prior::cross_entropy`].
-    pub fn encoder_cross_entropy(&self, z0: &Tensor, times: &Times, pass: &mut Pass<'_>) -> Result<Tensor> {
-        self.cross_entropy(z0, times, pass)
     }
 
     /// `z_t = m_t z_0 + σ_t ε` with fresh noise.
@@ -129,9 +142,7 @@ fn encoder_weights(times: &Times, scale: f64) -> Vec<f64> {
     times.likelihood_weight.iter().map(|w| scale * times.correction * w).collect()
 }
 
-/// `z`, exactly, with a gradient that is multiplied by a value per item.
-fn scale_gradient(z: &Tensor, scale: &[f64]) -> Result<Tensor> {
-    let value = z.detach();
-    let zero = (z - &value)?;
-    Ok((zero.broadcast_mul(&column(scale, z)?)? + value)?)
+/// One number as a tensor that broadcasts over `like`.
+fn constant(value: f64, like: &Tensor) -> Result<Tensor> {
+    Ok(Tensor::full(value, vec![1; like.rank()], like.device())?.to_dtype(like.dtype())?)
 }

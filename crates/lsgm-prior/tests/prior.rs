@@ -317,9 +317,11 @@ fn algorithm_2_gives_each_side_its_own_gradient() {
     for weighting in [Weighting::UnIw, Weighting::UnUniform, Weighting::ReIw] {
         let times = prior.sample_times(weighting, 5, &mut Rng::new(2)).unwrap();
         let pass = || Rng::new(4);
-        let shared = prior.shared_time_losses(z0.as_tensor(), &times, 0.7, &mut Pass::eval(&mut pass())).unwrap();
+        let share = 0.4;
+        let shared =
+            prior.shared_time_losses(z0.as_tensor(), &times, 0.7, share, &mut Pass::eval(&mut pass())).unwrap();
         let objective = prior.objective(z0.as_tensor(), &times, &mut Pass::eval(&mut pass())).unwrap();
-        let entropy = prior.cross_entropy(z0.as_tensor(), &times, &mut Pass::eval(&mut pass())).unwrap();
+        let entropy = prior.encoder_cross_entropy(z0.as_tensor(), &times, share, &mut Pass::eval(&mut pass())).unwrap();
         let close = |a: &Tensor, b: &Tensor, what: &str| {
             let size = mean(&b.abs().unwrap());
             let difference = mean(&(a - b).unwrap().abs().unwrap());
@@ -355,10 +357,37 @@ fn algorithm_3_keeps_the_two_sides_apart() {
     assert!(grads.get(z0.as_tensor()).is_none());
     assert!(store.vars().iter().all(|(_, v)| grads.get(v.as_tensor()).is_some()));
     let times = frozen.sample_times(Weighting::LlIw, 5, &mut rng).unwrap();
-    let entropy = frozen.encoder_cross_entropy(z0.as_tensor(), &times, &mut Pass::train(&mut rng)).unwrap();
+    let entropy = frozen.encoder_cross_entropy(z0.as_tensor(), &times, 1.0, &mut Pass::train(&mut rng)).unwrap();
     let grads = entropy.sum_all().unwrap().backward().unwrap();
     assert!(grads.get(z0.as_tensor()).is_some());
     assert!(store.vars().iter().all(|(_, v)| grads.get(v.as_tensor()).is_none()));
+}
+
+/// The encoder's gradient goes from that of the N(0, I) prior, `-∇ log N(z0)`, to that of the prior itself; the prior's
+/// own gradient and the value do not depend on how far it is.
+#[test]
+fn an_encoder_is_led_over_from_the_normal_prior() {
+    let shape = LatentShape::line(2, 6);
+    let store = store(DType::F64);
+    let prior = Prior::new(&PriorConfig { t_eps: 1e-5, ..small(vec![]) }, shape, &store.root()).unwrap();
+    randomize(&store);
+    let z0 = Var::from_tensor(&normal(&shape.dims(5), 1)).unwrap();
+    let times = prior.sample_times(Weighting::LlIw, 5, &mut Rng::new(2)).unwrap();
+    let at = |share: f64| {
+        let mut rng = Rng::new(4);
+        let entropy = prior.encoder_cross_entropy(z0.as_tensor(), &times, share, &mut Pass::eval(&mut rng)).unwrap();
+        let grads = entropy.sum_all().unwrap().backward().unwrap();
+        let own: Vec<Tensor> = store.vars().iter().map(|(_, v)| grads.get(v.as_tensor()).unwrap().clone()).collect();
+        (entropy, grads.get(z0.as_tensor()).unwrap().clone(), own)
+    };
+    let off = |a: &Tensor, b: &Tensor| mean(&(a - b).unwrap().abs().unwrap());
+    let (start, half, end) = (at(0.0), at(0.5), at(1.0));
+    assert!(off(&start.1, z0.as_tensor()) < 1e-3 && off(&end.1, &start.1) > 0.01);
+    assert!(off(&half.1, &((&start.1 + &end.1).unwrap() * 0.5).unwrap()) < 1e-12);
+    for (value, _, own) in [&start, &half] {
+        assert!(off(value, &end.0) < 1e-12);
+        assert!(own.iter().zip(&end.2).all(|(a, b)| off(a, b) < 1e-12));
+    }
 }
 
 #[test]

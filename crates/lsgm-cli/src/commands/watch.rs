@@ -59,6 +59,11 @@ impl Observer for Watch {
                     terminal::notice(&format!("lsgm: warning: no sample sheet: {e}"));
                 }
             }
+            Event::Masked { active } => {
+                let inactive = active.iter().filter(|on| !**on).count();
+                let channels = active.len();
+                terminal::notice(&format!("lsgm: {inactive} of {channels} latent channels are inactive and masked"));
+            }
             Event::Saved(_) => {}
             Event::RolledBack { from, to, what, learning_rate_scale } => terminal::notice(&format!(
                 "lsgm: warning: {what} at step {from}: back to step {to} with {learning_rate_scale} of the learning rate"

@@ -13,6 +13,7 @@ mod linear;
 mod mask;
 mod norm;
 mod resample;
+mod scale_gradient;
 mod softmax;
 mod weight_norm;
 
@@ -28,5 +29,6 @@ pub use linear::linear;
 pub use mask::mask;
 pub use norm::{Activation, batch_norm_eval, batch_norm_train, group_norm, layer_norm, rms_norm};
 pub use resample::{avg_pool1d, avg_pool2d, global_avg_pool, squeeze_excite, upsample_nearest1d, upsample_nearest2d};
+pub use scale_gradient::scale_gradient;
 pub use softmax::{log_softmax, softmax};
 pub use weight_norm::weight_norm;

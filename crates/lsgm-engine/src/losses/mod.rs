@@ -1,8 +1,13 @@
+mod balance;
+#[cfg(test)]
+mod tests;
+
+use balance::{Balance, kl_with_free_bits};
 use candle_core::Tensor;
-use lsgm_core::{Error, Pass, Result};
+use lsgm_core::{Error, Group, Pass, Posterior, Result};
 use lsgm_prior::{Prior, Weighting};
 
-use crate::config::LsgmStage;
+use crate::config::{LsgmStage, VaeStage};
 use crate::model::Model;
 
 /// The loss of one step and its parts, in nats for each item.
@@ -11,41 +16,51 @@ pub(crate) struct Loss {
     pub(crate) values: Vec<(&'static str, f64)>,
 }
 
-/// Stage 1: reconstruction and the KL divergence to N(0, I), weighted by `kl_weight`.
-pub(crate) fn vae_loss(model: &Model, x: &Tensor, kl_weight: f64, pass: &mut Pass<'_>) -> Result<Loss> {
+/// Stage 1 at a share `progress` of it: reconstruction and the annealed KL divergence to N(0, I). The values are those of
+/// the bound itself, without annealing, balancing and free bits.
+pub(crate) fn vae_loss(
+    model: &Model,
+    x: &Tensor,
+    config: &VaeStage,
+    progress: f64,
+    pass: &mut Pass<'_>,
+) -> Result<Loss> {
     let (posterior, likelihood) = model.autoencoder.reconstruct(x, pass)?;
     check_latent(model, &posterior.latents()?.prior)?;
     let reconstruction = likelihood.log_prob(x)?.mean_all()?.neg()?;
-    let mut kl = Tensor::zeros_like(&reconstruction)?;
-    for group in posterior.kl_groups()? {
-        kl = (kl + group.mean_all()?)?;
-    }
-    let total = (&reconstruction + (&kl * kl_weight)?)?;
+    let kl_weight = config.kl_weight(progress);
+    let balance = balance(&posterior, config.kl_balance, kl_weight)?;
+    let penalty = balance.sum(&kl_with_free_bits(&posterior, config.free_bits)?)?;
+    let total = (&reconstruction + (penalty * kl_weight)?)?;
+    let kl = Balance::none(&posterior).sum(&posterior.kl_groups()?)?.mean_all()?;
     let (r, k) = (scalar(&reconstruction)?, scalar(&kl)?);
     let values = vec![("loss", scalar(&total)?), ("reconstruction", r), ("kl", k), ("nelbo_normal_prior", r + k)];
     Ok(Loss { total: regularized(model, total)?, values })
 }
 
-/// Stage 2, end to end: reconstruction, negative encoder entropy and cross entropy with the prior (LSGM, eq. 5), their
-/// gradients made by one of the three algorithms of appendix G. `frozen` is the prior that algorithm 3 shows the encoder.
+/// Stage 2 at a share `progress` of it, end to end: reconstruction, negative encoder entropy and cross entropy with the
+/// prior (LSGM, eq. 5), their gradients made by one of the three algorithms of appendix G. `frozen` is the prior that
+/// algorithm 3 shows the encoder.
 pub(crate) fn lsgm_loss(
     model: &Model,
     frozen: &Prior,
     x: &Tensor,
     config: &LsgmStage,
-    kl_weight: f64,
+    progress: f64,
     pass: &mut Pass<'_>,
 ) -> Result<Loss> {
     let (posterior, likelihood) = model.autoencoder.reconstruct(x, pass)?;
     let z0 = posterior.latents()?.prior;
     check_latent(model, &z0)?;
     let reconstruction = likelihood.log_prob(x)?.mean_all()?.neg()?;
-    let mut neg_entropy = posterior.neg_entropy()?.mean_all()?;
-    if let Some(kl) = posterior.side_kl()? {
-        neg_entropy = (neg_entropy + kl.mean_all()?)?;
-    }
-    let (cross_entropy, prior_term) = cross_entropy_terms(model, frozen, &z0, config, kl_weight, pass)?;
-    let total = ((&reconstruction + (&neg_entropy * kl_weight)?)? + prior_term)?;
+    let kl_weight = config.kl_weight(progress);
+    let balance = balance(&posterior, config.kl_balance, kl_weight)?;
+    let entropies = posterior.groups.iter().map(entropy_term).collect::<Result<Vec<_>>>()?;
+    let penalty = balance.sum(&entropies)?.mean_all()?;
+    let z0 = balance.on_latents(&posterior, &z0)?;
+    let (cross_entropy, prior_term) = cross_entropy_terms(model, frozen, &z0, config, progress, pass)?;
+    let total = ((&reconstruction + (penalty * kl_weight)?)? + prior_term)?;
+    let neg_entropy = Balance::none(&posterior).sum(&entropies)?.mean_all()?;
     let (r, h, ce) = (scalar(&reconstruction)?, scalar(&neg_entropy)?, scalar(&cross_entropy)?);
     let values = vec![
         ("loss", scalar(&total)?),
@@ -57,31 +72,43 @@ pub(crate) fn lsgm_loss(
     Ok(Loss { total: regularized(model, total)?, values })
 }
 
+/// The factors on the groups while the KL terms are annealed.
+fn balance(posterior: &Posterior, wanted: bool, kl_weight: f64) -> Result<Balance> {
+    if wanted && kl_weight < 1.0 { Balance::of(posterior) } else { Ok(Balance::none(posterior)) }
+}
+
+/// What a group adds to the bound beside the cross entropy, `[B]` nats: its negative entropy; outside the score-based
+/// prior the whole KL divergence to N(0, I).
+fn entropy_term(group: &Group) -> Result<Tensor> {
+    if group.side { group.kl_standard_normal() } else { group.neg_entropy() }
+}
+
 /// The cross entropy in nats for reports, and the term of the loss that stands for it.
 fn cross_entropy_terms(
     model: &Model,
     frozen: &Prior,
     z0: &Tensor,
     config: &LsgmStage,
-    kl_weight: f64,
+    progress: f64,
     pass: &mut Pass<'_>,
 ) -> Result<(Tensor, Tensor)> {
     let items = z0.dim(0)?;
+    let (kl_weight, share) = (config.kl_weight(progress), config.encoder_share(progress));
     let times = model.prior.stratified_times(config.weighting, items, pass.rng)?;
     match config.algorithm {
         2 => {
-            let losses = model.prior.shared_time_losses(z0, &times, kl_weight, pass)?;
+            let losses = model.prior.shared_time_losses(z0, &times, kl_weight, share, pass)?;
             Ok((losses.cross_entropy.mean_all()?, losses.objective.mean_all()?))
         }
         3 => {
             let encoder_times = frozen.stratified_times(config.encoder_weighting, items, pass.rng)?;
-            let cross_entropy = frozen.encoder_cross_entropy(z0, &encoder_times, pass)?.mean_all()?;
+            let cross_entropy = frozen.encoder_cross_entropy(z0, &encoder_times, share, pass)?.mean_all()?;
             let objective = model.prior.objective(&z0.detach(), &times, pass)?.mean_all()?;
             let term = ((&cross_entropy * kl_weight)? + objective)?;
             Ok((cross_entropy, term))
         }
         _ => {
-            let cross_entropy = model.prior.cross_entropy(z0, &times, pass)?.mean_all()?;
+            let cross_entropy = model.prior.encoder_cross_entropy(z0, &times, share, pass)?.mean_all()?;
             let term = (&cross_entropy * kl_weight)?;
             Ok((cross_entropy, term))
         }
