@@ -101,7 +101,7 @@ pub fn check(card: &Card, dir: Option<&Path>, hub: &Hub) -> Result<Report> {
         for file in located.content.files() {
             check_file(&file, &mut report);
         }
-        let request = Request { card, split, dir, hub, target: None, seed: 0, limit: None };
+        let request = Request { dir, ..Request::new(card, split, hub) };
         match open_images(&request).and_then(|images| statistics(images.as_ref(), split)) {
             Ok(found) => {
                 let expected = rules.rule(split).items;

@@ -6,7 +6,7 @@ use lsgm_core::{Error, Split};
 use serde::{Deserialize, Serialize};
 
 use crate::picture::Target;
-use crate::{Binarization, BinaryImages, Card, Fit, Hub, ImageSize, Request, open_images};
+use crate::{Binarization, BinaryImages, Card, Fit, Hub, ImageSize, Reading, Request, open_images};
 
 /// Section `[data]` for binary images.
 ///
@@ -91,9 +91,10 @@ impl BinaryConfig {
             split,
             dir: dir.or(self.dir.as_deref()),
             hub: &Hub::from_env(),
-            target: Some(Target { size: self.size(), fit: self.fit }),
+            target: Some(Target { size: self.size(), fit: self.fit, crop: None }),
             seed: self.seed,
             limit: self.limit.filter(|_| split == Split::Train),
+            reading: Reading::default(),
         })?;
         Ok(BinaryImages::new(images, split, self.binarization, self.seed))
     }

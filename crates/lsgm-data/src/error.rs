@@ -37,6 +37,14 @@ pub enum DataError {
         /// What was found, and what the format demands.
         message: String,
     },
+    /// An encoded image that cannot be used.
+    #[error("{origin}: {message}; mend or remove it, or set `data.damaged` to \"skip\"")]
+    Unusable {
+        /// The file, and the row in it.
+        origin: String,
+        /// Why not.
+        message: String,
+    },
     /// A table lacks a column, or has it with a type that cannot be read.
     #[error("{}: column `{column}`: {message}", path.display())]
     Column {

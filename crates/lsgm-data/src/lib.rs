@@ -7,8 +7,8 @@
 //!   [`fetch`] does.
 //! * [`open_images`] turns a split to [`Images`]: 8-bit images of one size with labels, in memory ([`ImageSet`]) or
 //!   drawn on demand ([`Glyphs`]).
-//! * [`BinaryImages`] turns them to a [`lsgm_core::Dataset`] of black and white ones; [`BinaryConfig`] is its config
-//!   section.
+//! * [`BinaryImages`] turns them to a [`lsgm_core::Dataset`] of black and white ones, [`PixelImages`] to one of grey or
+//!   colour ones; [`BinaryConfig`] and [`ImageConfig`] are their config sections.
 //! * [`check`](check()) tells whether a set is whole.
 //!
 //! Another kind of data adds its kind of [`Source`](card::Source), its [`Content`], and a reader beside
@@ -21,17 +21,22 @@ mod config;
 mod digest;
 mod error;
 mod fetch;
+mod folder;
 mod glyphs;
 mod hub;
 mod idx;
+mod image_config;
 mod image_set;
+mod lazy;
 mod locate;
 mod mat;
 mod open;
 mod picture;
+mod pixels;
 mod shield;
 mod suggest;
 mod table;
+mod unpacked;
 
 pub use binary::{Binarization, BinaryImages};
 pub use card::Card;
@@ -42,8 +47,10 @@ pub use fetch::{Fetched, State, fetch, state};
 pub use glyphs::Glyphs;
 pub use hub::{Hub, Progress};
 pub use idx::read_idx;
+pub use image_config::{ImageConfig, ImageSource};
 pub use image_set::{ImageSet, ImageSize, Images};
 pub use locate::{Content, FoundFile, Located, locate};
-pub use open::{Request, open_images};
-pub use picture::{Fit, Target};
+pub use open::{Reading, Request, open_images};
+pub use picture::{Damaged, Fit, Target};
+pub use pixels::PixelImages;
 pub use suggest::nearest;

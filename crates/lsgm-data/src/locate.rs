@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::card::{
-    Card, Columns, Generator, HubSource, IdxPart, IdxSource, MatSource, NamedFile, ParquetSource, Source, Splits,
+    Card, Columns, Generator, HubSource, IdxPart, IdxSource, ImageFolderSource, MatSource, NamedFile, ParquetSource,
+    Source, Splits,
 };
 use crate::digest::blob_digest;
+use crate::folder::has_images;
 use crate::{DataError, Hub, Result};
 
 /// One part of a data set that is at hand.
@@ -38,6 +40,8 @@ pub enum Content {
         /// Name of the matrix.
         variable: String,
     },
+    /// PNG and JPEG files in a folder and the folders in it.
+    Folder(PathBuf),
     /// Parquet files in order.
     Parquet {
         /// The files.
@@ -57,10 +61,10 @@ pub struct FoundFile {
 }
 
 impl Content {
-    /// All files.
+    /// All files that a checksum may be known of.
     pub fn files(&self) -> Vec<FoundFile> {
         match self {
-            Self::Generated(..) => Vec::new(),
+            Self::Generated(..) | Self::Folder(_) => Vec::new(),
             Self::Mat { file, .. } => vec![FoundFile { path: file.clone(), sha256: None }],
             Self::Idx { images, labels } => [Some(images), labels.as_ref()].into_iter().flatten().cloned().collect(),
             Self::Parquet { files, .. } => {
@@ -76,6 +80,7 @@ impl Content {
             Self::Generated(..) => "made by the program".into(),
             Self::Idx { images, .. } => format!("idx files in {}", folder(&images.path)),
             Self::Mat { file, .. } => format!("MATLAB file {}", file.display()),
+            Self::Folder(dir) => format!("images in {}", dir.display()),
             Self::Parquet { files, .. } => {
                 format!("parquet files in {}", files.first().map(|f| folder(f)).unwrap_or_default())
             }
@@ -105,6 +110,9 @@ pub fn locate(card: &Card, part: &str, dir: Option<&Path>, hub: &Hub) -> Result<
             Source::Parquet(source) => {
                 base(card, source.dir.as_deref()).and_then(|dir| parquet_in(source, part, &dir, &mut tried))
             }
+            Source::ImageFolder(source) => {
+                base(card, source.dir.as_deref()).and_then(|dir| images_in(source, part, &dir, &mut tried))
+            }
             Source::Hub(source) => in_cache(source, part, hub, &mut tried),
         };
         if let Some(found) = found {
@@ -114,15 +122,64 @@ pub fn locate(card: &Card, part: &str, dir: Option<&Path>, hub: &Hub) -> Result<
     Err(not_at_hand(card, &tried, "fetch"))
 }
 
-/// The rules by which splits are made of parts: the card's, unless `dir` takes the place of a generator.
+/// The rules by which splits are made of parts: the card's, unless it names no file of `dir` (which takes the place of a
+/// generator, for example), or images lie in a folder that is divided in another way than the card says.
 pub(crate) fn splits(card: &Card, dir: Option<&Path>) -> Splits {
-    let Some(dir) = dir.filter(|_| card.sources.iter().all(|s| matches!(s, Source::BuiltIn(_)))) else {
+    if let Some(folder) = image_folder(card, dir) {
+        return folder_splits(card, &folder);
+    }
+    let names_no_file = |source: &Source| match source {
+        Source::BuiltIn(_) => true,
+        Source::Parquet(source) => source.parts.is_empty(),
+        _ => false,
+    };
+    let Some(dir) = dir.filter(|_| card.sources.iter().all(names_no_file)) else {
         return card.splits.clone();
     };
     match in_folder(card, "val", dir, &mut Vec::new()) {
         Ok(Some(_)) => Splits::parts(),
         _ => Splits::default(),
     }
+}
+
+/// The folder of images that a card reads, if it has one and no source before it is at hand.
+fn image_folder(card: &Card, dir: Option<&Path>) -> Option<PathBuf> {
+    let source = card.sources.iter().find_map(|source| match source {
+        Source::ImageFolder(source) => Some(source),
+        _ => None,
+    })?;
+    let folder = dir.map(Path::to_owned).or_else(|| base(card, source.dir.as_deref()))?;
+    has_images(&folder).then_some(folder)
+}
+
+fn folder_splits(card: &Card, folder: &Path) -> Splits {
+    let divided = part_folder(folder, "train").is_some();
+    let whole = card.splits.train.part == ImageFolderSource::WHOLE;
+    match (divided, whole) {
+        (true, true) => Splits::folders(part_folder(folder, "val").is_some(), part_folder(folder, "test").is_some()),
+        (false, false) => Splits::shares(0.1, 0.1),
+        _ => card.splits.clone(),
+    }
+}
+
+/// The folder of a part within a folder of images; the folder itself for the part that is the whole.
+fn part_folder(dir: &Path, part: &str) -> Option<PathBuf> {
+    if part == ImageFolderSource::WHOLE {
+        return Some(dir.to_owned());
+    }
+    names_of(part).iter().map(|name| dir.join(name)).find(|dir| dir.is_dir())
+}
+
+fn images_in(source: &ImageFolderSource, part: &str, dir: &Path, tried: &mut Vec<String>) -> Option<Located> {
+    let whole = part == ImageFolderSource::WHOLE;
+    tried.push(format!("PNG or JPEG files in {}", if whole { dir.to_owned() } else { dir.join(part) }.display()));
+    let folder = part_folder(dir, part).filter(|dir| has_images(dir))?;
+    Some(Located { content: Content::Folder(folder), invert: source.invert })
+}
+
+/// The usual names of a part.
+fn names_of(part: &str) -> Vec<&str> {
+    if part == "val" { vec!["val", "validation", "valid", "dev"] } else { vec![part] }
 }
 
 fn plain(content: Content) -> Located {
@@ -159,6 +216,7 @@ fn in_folder(card: &Card, part: &str, dir: &Path, tried: &mut Vec<String>) -> Re
             Source::Idx(source) => idx_in(source, part, dir, tried),
             Source::Mat(source) => mat_in(source, part, dir, tried),
             Source::Parquet(source) => parquet_in(source, part, dir, tried),
+            Source::ImageFolder(source) => images_in(source, part, dir, tried),
             Source::Hub(source) => hub_in(source, part, dir, tried),
         };
         if found.is_some() {
@@ -253,7 +311,7 @@ fn table_options(card: &Card) -> (Columns, bool) {
     let of = |source: &Source| match source {
         Source::Parquet(s) => Some((s.columns.clone(), s.invert)),
         Source::Hub(s) => Some((s.columns.clone(), s.invert)),
-        Source::BuiltIn(_) | Source::Idx(_) | Source::Mat(_) => None,
+        Source::BuiltIn(_) | Source::Idx(_) | Source::Mat(_) | Source::ImageFolder(_) => None,
     };
     card.sources.iter().find_map(of).unwrap_or_default()
 }
@@ -261,8 +319,7 @@ fn table_options(card: &Card) -> (Columns, bool) {
 /// Parquet files of a part in a folder, in the order of their names: `train-00000-of-00002.parquet`,
 /// `train/0000.parquet`.
 fn shards(dir: &Path, part: &str) -> Result<Vec<PathBuf>> {
-    let names: &[&str] = if part == "val" { &["val", "validation", "valid", "dev"] } else { &[part] };
-    for name in names {
+    for name in names_of(part) {
         let belongs = |stem: &str| stem.strip_prefix(name).is_some_and(|r| !r.starts_with(|c: char| c.is_alphabetic()));
         let mut files = parquet_files(dir, belongs)?;
         if files.is_empty() && dir.join(name).is_dir() {

@@ -5,11 +5,14 @@ use std::path::Path;
 use lsgm_core::Split;
 
 use crate::card::{Card, SplitRule};
+use crate::folder::open_folder;
 use crate::idx::read_idx;
+use crate::lazy::LazyImages;
 use crate::locate::{Content, Located, locate, splits};
 use crate::mat::read_mat;
-use crate::picture::{Target, fit_all};
-use crate::{DataError, Fit, Glyphs, Hub, ImageSet, Images, Result};
+use crate::picture::{Damaged, Target, fit_all};
+use crate::table::Tables;
+use crate::{DataError, Glyphs, Hub, ImageSet, ImageSize, Images, Result};
 
 /// Which images are wanted.
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +31,38 @@ pub struct Request<'a> {
     pub seed: u64,
     /// At most so many items, from the first on.
     pub limit: Option<usize>,
+    /// How encoded images are read.
+    pub reading: Reading,
+}
+
+impl<'a> Request<'a> {
+    /// All images of a split as its card says.
+    pub fn new(card: &'a Card, split: Split, hub: &'a Hub) -> Self {
+        Self { card, split, dir: None, hub, target: None, seed: 0, limit: None, reading: Reading::default() }
+    }
+}
+
+/// How encoded images are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reading {
+    /// What to do with those that cannot be used.
+    pub damaged: Damaged,
+    /// Bytes of decoded pixels that are held in memory. A larger set is decoded image by image as it is visited.
+    pub memory: u64,
+}
+
+impl Default for Reading {
+    /// Refuse what cannot be used; hold at most 1 GiB.
+    fn default() -> Self {
+        Self { damaged: Damaged::Refuse, memory: 1 << 30 }
+    }
+}
+
+impl Reading {
+    /// Whether so many images are held in memory.
+    pub(crate) fn fits(self, images: usize, size: ImageSize) -> bool {
+        (images as u64).saturating_mul(size.bytes() as u64) <= self.memory
+    }
 }
 
 /// Open a split as images. Nothing is downloaded.
@@ -75,7 +110,14 @@ fn load(request: &Request<'_>, rule: &SplitRule, located: &Located) -> Result<Bo
             set.keep(wanted(set.len()));
             fitted(set, target, &file.display().to_string())?
         }
-        Content::Parquet { files, columns } => crate::table::read_parquet(files, columns, target, wanted)?,
+        Content::Folder(dir) => return open_folder(dir, target, request.reading, located.invert, wanted),
+        Content::Parquet { files, columns } => {
+            let tables = Tables::open(files, columns, wanted)?;
+            if !request.reading.fits(tables.rows(), target.size) {
+                return Ok(Box::new(LazyImages::new(tables.unpack()?, target, request.reading, located.invert)?));
+            }
+            tables.load(target, request.reading)?
+        }
     };
     if located.invert {
         set.invert();
@@ -84,7 +126,7 @@ fn load(request: &Request<'_>, rule: &SplitRule, located: &Located) -> Result<Bo
 }
 
 fn target(request: &Request<'_>) -> Result<Target> {
-    let own = request.card.image.map(|size| Target { size, fit: Fit::Exact });
+    let own = request.card.image.map(Target::exact);
     request.target.or(own).ok_or_else(|| DataError::Card {
         origin: format!("data set card {}", request.card.name),
         message: format!("`image` is missing: the set is for {}, not for images", request.card.modality.join(", ")),

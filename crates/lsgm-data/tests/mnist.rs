@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use lsgm_core::{Dataset, Rng, Split};
 use lsgm_data::{
-    BinaryConfig, Card, Checksum, Content, Fetched, Fit, Hub, ImageSize, Images, Request, State, Target, check, fetch,
+    BinaryConfig, Card, Checksum, Content, Fetched, Hub, ImageSize, Images, Request, State, Target, check, fetch,
     locate, open_images, read_idx, state,
 };
 
@@ -63,7 +63,7 @@ fn the_cache_holds_the_same_pixels_as_the_idx_files() {
     let (card, hub) = (Card::find("mnist").unwrap(), offline(&home));
     assert!(matches!(locate(&card, "train", None, &hub).unwrap().content, Content::Parquet { .. }));
     for split in Split::ALL {
-        let request = Request { card: &card, split, dir: None, hub: &hub, target: None, seed: 0, limit: None };
+        let request = Request::new(&card, split, &hub);
         let cached = open_images(&request).unwrap();
         let idx = open_images(&Request { dir: Some(&dir), ..request }).unwrap();
         assert!(pixels(cached.as_ref()) == pixels(idx.as_ref()), "{split}");
@@ -79,15 +79,7 @@ fn parquet_in_a_folder_goes_before_everything_else() {
     let expected = read_idx(&dir.join("t10k-images-idx3-ubyte.gz"), None).unwrap();
     for name in ["mnist", "glyphs"] {
         let card = Card::find(name).unwrap();
-        let request = Request {
-            card: &card,
-            split: Split::Test,
-            dir: Some(&folder),
-            hub: &hub,
-            target: None,
-            seed: 0,
-            limit: None,
-        };
+        let request = Request { dir: Some(&folder), ..Request::new(&card, Split::Test, &hub) };
         assert!(pixels(open_images(&request).unwrap().as_ref()).0 == expected.pixels());
     }
 }
@@ -130,11 +122,10 @@ fn colour_photographs_come_as_three_channels() {
     std::fs::write(&card, text).unwrap();
     let card = Card::find(&card.display().to_string()).unwrap();
     let hub = offline(folder.path());
-    let request =
-        Request { card: &card, split: Split::Val, dir: None, hub: &hub, target: None, seed: 0, limit: Some(300) };
+    let request = Request { limit: Some(300), ..Request::new(&card, Split::Val, &hub) };
     let images = open_images(&request).unwrap();
     assert_eq!((images.len(), images.size()), (300, ImageSize { channels: 3, height: 32, width: 32 }));
-    let grey = Target { size: ImageSize::grey(28, 28), fit: Fit::Exact };
+    let grey = Target::exact(ImageSize::grey(28, 28));
     let error = open_images(&Request { target: Some(grey), ..request }).err().unwrap().to_string();
     assert!(error.contains("row group") && error.contains("expected 28x28, found 32x32"), "{error}");
 }

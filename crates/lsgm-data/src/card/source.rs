@@ -16,6 +16,8 @@ pub enum Source {
     Mat(MatSource),
     /// Parquet files in a folder.
     Parquet(ParquetSource),
+    /// PNG and JPEG files in a folder.
+    ImageFolder(ImageFolderSource),
     /// Parquet files in a repository of the Hugging Face hub, or in its cache on this machine.
     Hub(HubSource),
 }
@@ -108,6 +110,24 @@ pub struct ParquetSource {
     pub parts: BTreeMap<String, Vec<String>>,
 }
 
+/// PNG and JPEG files in a folder and the folders in it. A part is a folder of its name; part `all` is everything, in an
+/// order that is random but always the same.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ImageFolderSource {
+    /// The folder, from the card's own; the program's cards have none and use `--data`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dir: Option<PathBuf>,
+    /// Whether ink is dark on light paper; it is turned to light on dark.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub invert: bool,
+}
+
+impl ImageFolderSource {
+    /// The part that is the whole folder.
+    pub const WHOLE: &str = "all";
+}
+
 /// A repository of the hub.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -164,13 +184,14 @@ impl Source {
             Self::Idx(_) => "idx",
             Self::Mat(_) => "mat",
             Self::Parquet(_) => "parquet",
+            Self::ImageFolder(_) => "image-folder",
             Self::Hub(_) => "hub",
         }
     }
 
     pub(super) fn check(&self) -> Result<(), String> {
         match self {
-            Self::BuiltIn(_) => Ok(()),
+            Self::BuiltIn(_) | Self::ImageFolder(_) => Ok(()),
             Self::Idx(source) => {
                 let parts = source.parts.values();
                 let mut files = parts.flat_map(|p| [Some(&p.images), p.labels.as_ref()]).flatten();

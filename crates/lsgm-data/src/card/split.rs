@@ -3,6 +3,8 @@ use std::ops::Range;
 use lsgm_core::Split;
 use serde::{Deserialize, Serialize};
 
+use super::ImageFolderSource;
+
 /// The rule of each split.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -43,6 +45,26 @@ impl Splits {
         Self { train: SplitRule::whole("train"), val: SplitRule::whole("val"), test: SplitRule::whole("test") }
     }
 
+    /// The folders `train`, `val` and `test` of images. Without a folder for validation, the last tenth of `train` is for
+    /// it; without one for testing, what is for validation is for testing too.
+    pub(crate) fn folders(val: bool, test: bool) -> Self {
+        let Self { train: rest, val: tenth, .. } = Self::default();
+        let (train, val) = if val { (SplitRule::whole("train"), SplitRule::whole("val")) } else { (rest, tenth) };
+        let test = if test { SplitRule::whole("test") } else { val.clone() };
+        Self { train, val, test }
+    }
+
+    /// Everything in a folder: the last share for testing, the one before it for validation.
+    pub(crate) fn shares(val: f64, test: f64) -> Self {
+        let rule = |drop_last: f64, last: Option<f64>| SplitRule {
+            part: ImageFolderSource::WHOLE.into(),
+            drop_last: (drop_last > 0.0).then_some(Share::Fraction(drop_last)),
+            last: last.map(Share::Fraction),
+            items: None,
+        };
+        Self { train: rule(test + val, None), val: rule(test, Some(val)), test: rule(0.0, Some(test)) }
+    }
+
     /// The rule of a split.
     pub fn rule(&self, split: Split) -> &SplitRule {
         match split {
@@ -66,7 +88,7 @@ pub struct SplitRule {
     /// Leave these items at the end of the part to another split.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drop_last: Option<Share>,
-    /// Take these items at the end of the part only.
+    /// Take these items only, at the end of what `drop_last` leaves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<Share>,
     /// Number of items that a check expects.
@@ -81,16 +103,21 @@ impl SplitRule {
 
     /// The items of a part of `total` items.
     pub fn range(&self, total: usize) -> Range<usize> {
-        match (self.drop_last, self.last) {
-            (Some(share), _) => 0..total - share.of(total),
-            (None, Some(share)) => total - share.of(total)..total,
-            (None, None) => 0..total,
-        }
+        let end = total - self.drop_last.map_or(0, |share| share.of(total));
+        let start = match (self.drop_last, self.last) {
+            (_, None) => 0,
+            // Fractions are added before they are rounded, as in the rule of the split that drops both.
+            (Some(Share::Fraction(a)), Some(Share::Fraction(b))) => total - Share::Fraction(a + b).of(total),
+            (_, Some(share)) => end - share.of(total).min(end),
+        };
+        start..end
     }
 
     fn check(&self) -> Result<(), String> {
-        if self.drop_last.is_some() && self.last.is_some() {
-            return Err("`last` or `drop_last`, not both".into());
+        if let (Some(Share::Fraction(a)), Some(Share::Fraction(b))) = (self.drop_last, self.last)
+            && a + b >= 1.0
+        {
+            return Err(format!("`last` and `drop_last` add up to {}: keep them below 1", a + b));
         }
         for share in [self.drop_last, self.last].into_iter().flatten() {
             if matches!(share, Share::Fraction(f) if !(f > 0.0 && f < 1.0)) {
@@ -133,5 +160,18 @@ mod tests {
             assert_eq!(rest.len(), val);
         }
         assert_eq!(Splits::default().train.range(0), 0..0);
+    }
+
+    #[test]
+    fn three_splits_of_one_part_share_no_item_and_leave_none() {
+        for total in [0, 1, 7, 9, 10, 11, 99, 70_001] {
+            for (val, test) in [(0.1, 0.1), (0.05, 0.15), (0.5, 0.25)] {
+                let splits = Splits::shares(val, test);
+                let [train, val, test] = Split::ALL.map(|s| splits.rule(s).range(total));
+                assert_eq!((train.start, train.end, val.end, test.end), (0, val.start, test.start, total));
+            }
+        }
+        let rule = SplitRule { drop_last: Some(Share::Items(3)), last: Some(Share::Items(4)), ..SplitRule::whole("x") };
+        assert_eq!((rule.range(10), rule.range(5), rule.range(2)), (3..7, 0..2, 0..0));
     }
 }

@@ -1,6 +1,7 @@
 use super::*;
+use crate::lazy::LazyImages;
 use crate::picture::tests::grey_png;
-use crate::{Fit, ImageSize, Images};
+use crate::{Damaged, ImageSize, Images};
 use arrow_array::{ArrayRef, BinaryArray, Int64Array, LargeBinaryArray, StringArray, StructArray};
 use arrow_schema::Field;
 use parquet::arrow::ArrowWriter;
@@ -8,7 +9,7 @@ use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
 use std::sync::Arc;
 
-const TARGET: Target = Target { size: ImageSize { channels: 1, height: 4, width: 4 }, fit: Fit::Exact };
+const SIZE: ImageSize = ImageSize { channels: 1, height: 4, width: 4 };
 
 /// The hub's struct: `bytes` and `path`.
 fn hub_column(images: Vec<Option<Vec<u8>>>) -> ArrayRef {
@@ -38,7 +39,7 @@ fn write(path: &Path, columns: Vec<(&str, ArrayRef)>) {
 }
 
 fn read(files: &[PathBuf], range: Range<usize>) -> Result<ImageSet> {
-    read_parquet(files, &Columns::default(), TARGET, |_| range.clone())
+    Tables::open(files, &Columns::default(), |_| range.clone())?.load(Target::exact(SIZE), Reading::default())
 }
 
 fn first_pixels(set: &ImageSet) -> Vec<u8> {
@@ -111,6 +112,29 @@ fn errors_name_file_row_group_row_and_column() {
             assert!(error.contains(word), "`{error}` lacks `{word}`");
         }
     }
+}
+
+#[test]
+fn unusable_images_are_left_out_with_their_labels() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("x.parquet");
+    let mut rows: Vec<_> = (0..8).map(|v| Some(png(v))).collect();
+    rows[2] = None;
+    rows[5] = Some(b"not an image".to_vec());
+    write(&file, vec![("image", hub_column(rows)), ("label", labels(10..18))]);
+    let files = [file];
+    let columns = Columns::default();
+    let open = || Tables::open(&files, &columns, |total| 1..total).unwrap();
+    let reading = Reading { damaged: Damaged::Skip, ..Reading::default() };
+    let set = open().load(Target::exact(SIZE), reading).unwrap();
+    assert_eq!((first_pixels(&set), set.labels()), (vec![1, 3, 4, 6, 7], Some(&[11, 13, 14, 16, 17][..])));
+    let error = open().load(Target::exact(SIZE), Reading::default()).unwrap_err().to_string();
+    assert!(error.contains("row 2") && error.contains("data.damaged"), "{error}");
+
+    let lazy = LazyImages::new(open().unpack().unwrap(), Target::exact(SIZE), reading, false).unwrap();
+    let mut pixels = [0; 16];
+    let read: Vec<_> = (0..lazy.len()).map(|i| (lazy.read(i, &mut pixels).unwrap().unwrap(), pixels[0])).collect();
+    assert_eq!(read, [(11, 1), (13, 3), (14, 4), (16, 6), (17, 7)]);
 }
 
 #[test]
