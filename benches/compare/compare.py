@@ -4,7 +4,8 @@
     /tmp/torch/bin/python benches/compare/compare.py
 
 Both sides stay alive and answer one measurement a request, in turn, so that whatever else the machine does meets both
-alike; a cell is the median over all rounds. Only the standard library is used here.
+alike; a cell is the median over all rounds. Rows may be measured apart (`--rows TEXT`): the measurements are kept in a
+file, and the table is written as soon as it has all of them. Only the standard library is used here.
 """
 
 import argparse
@@ -29,8 +30,9 @@ class Side:
         settings = {
             "RAYON_NUM_THREADS": number,
             "OMP_NUM_THREADS": number,
-            # What the lsgm binary sets before its first tensor operation.
+            # What the lsgm binary sets itself.
             "CANDLE_BARRIER_POOL_SPIN_LIMIT": "0",
+            "MIMALLOC_PURGE_DELAY": "-1",
         }
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | settings
@@ -112,7 +114,7 @@ def cpu():
     return f"{fields.get('model name', 'unknown')} ({numbers}, {best})"
 
 
-def machine(python, threads):
+def machine(python):
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     torch = version([python, "-c", "import torch; print(torch.__version__)"])
     candle = next(
@@ -120,64 +122,85 @@ def machine(python, threads):
     )
     return [
         f"* CPU: {cpu()}, {os.cpu_count()} cores; {memory:.0f} GiB of memory; {platform.system()} {platform.release()}",
-        f"* both sides on {threads} threads; mean load before the first round: {os.getloadavg()[0]:.1f}",
         f"* PyTorch {torch} (wheel from PyPI), Python {platform.python_version()}",
         f"* lsgm at `{version(['git', 'rev-parse', '--short', 'HEAD'])}`, candle {candle}, {version(['rustc', '--version'])}",
-        f"* measured on {date.today()}",
     ]
 
 
-def table(rows, times, memory):
+def table(rows, measured):
     lines = [
-        "| forward and backward | PyTorch ms | lsgm ms | lsgm / PyTorch | goal | PyTorch MiB | lsgm MiB |",
-        "|---|---|---|---|---|---|---|",
+        "| forward and backward | PyTorch ms | lsgm ms | lsgm / PyTorch | in rounds | goal | PyTorch MiB | lsgm MiB |",
+        "|---|---|---|---|---|---|---|---|",
     ]
+    missed = []
     for row in rows:
-        pairs = times[row["name"]]
+        pairs, memory = measured[row["name"]]["times"], measured[row["name"]]["memory"]
         theirs, ours = (statistics.median(pair[side] for pair in pairs) for side in (0, 1))
-        ratio = statistics.median(pair[1] / pair[0] for pair in pairs)
-        sizes = [f"{mib:.0f}" for mib in memory.get(row["name"], [])] or ["–", "–"]
+        ratios = sorted(pair[1] / pair[0] for pair in pairs)
+        ratio = statistics.median(ratios)
+        sizes = [f"{mib:.0f}" for mib in memory] or ["–", "–"]
         lines.append(
-            f"| {row['name']} | {theirs:.2f} | {ours:.2f} | **{ratio:.2f}** | {row['goal']:.1f} | {sizes[0]} | {sizes[1]} |"
+            f"| {row['name']} | {theirs:.2f} | {ours:.2f} | **{ratio:.2f}** | {ratios[0]:.2f} – {ratios[-1]:.2f} "
+            f"| {row['goal']:.1f} | {sizes[0]} | {sizes[1]} |"
         )
-    return lines
+        if ratio > row["goal"]:
+            missed.append(f"* {row['name']}: {ratio:.2f} where {row['goal']:.1f} is wanted. {row.get('note', '')}".rstrip())
+    return lines + ["", "## Rows above their goal", "", *(missed or ["None."])]
+
+
+def report(rows, measured, description, threads):
+    dates = sorted({measured[row["name"]]["date"] for row in rows})
+    rounds = min(len(measured[row["name"]]["times"]) for row in rows)
+    return [
+        "# lsgm against PyTorch on the CPU",
+        "",
+        "Written by `python benches/compare/compare.py`; `benches/compare/rows.json` has the shapes, `networks.py` the networks",
+        f"of the last rows. Times are medians of {rounds} rounds or more that both sides take in turn, the ratio is the median of",
+        "the rounds' ratios, and the column after it has the smallest and the largest of them: the noise of this machine.",
+        "Memory is the peak above that of the idle process, in a process of its own.",
+        "",
+        *description,
+        f"* both sides on {threads} threads; measured on {' and '.join(dates)}",
+        "",
+        *table(rows, measured),
+    ]
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--seconds", type=float, default=0.4, help="time of one measurement")
+    parser.add_argument("--seconds", type=float, default=0.4, help="least time of one measurement")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rows", default="", help="only rows whose name contains this; nothing is written then")
+    parser.add_argument("--rows", default="", help="only rows whose name contains this")
     parser.add_argument("--no-memory", action="store_true", help="do not measure memory")
     parser.add_argument("--python", default=sys.executable, help="the Python that has PyTorch")
     parser.add_argument("--rust", help="the built Rust side; cargo builds it otherwise")
+    parser.add_argument("--store", type=Path, default=ROOT / "target" / "compare.json", help="where measurements are kept")
     parser.add_argument("--out", type=Path, default=ROOT / "benches" / "RESULTS.md")
     arguments = parser.parse_args()
 
-    rows = [row for row in json.loads((HERE / "rows.json").read_text()) if arguments.rows in row["name"]]
+    all_rows = json.loads((HERE / "rows.json").read_text())
+    rows = [row for row in all_rows if arguments.rows in row["name"]]
     commands = [[arguments.python, str(HERE / "pytorch.py")], [arguments.rust or build()]]
-    description = machine(arguments.python, arguments.threads)
     sides = [Side(command, arguments.threads) for command in commands]
     times = measure_times(rows, sides, arguments.rounds, arguments.seconds)
     for side in sides:
         side.close()
     memory = {} if arguments.no_memory else measure_memory(rows, commands, arguments.threads)
-    lines = table(rows, times, memory)
-    print("\n".join(lines))
-    if arguments.rows:
+
+    measured = json.loads(arguments.store.read_text()) if arguments.store.exists() else {}
+    for row in rows:
+        name = row["name"]
+        measured[name] = {"times": times[name], "memory": memory.get(name, []), "date": str(date.today())}
+    arguments.store.parent.mkdir(exist_ok=True)
+    arguments.store.write_text(json.dumps(measured))
+    print("\n".join(table(rows, measured)))
+    missing = [row["name"] for row in all_rows if row["name"] not in measured]
+    if missing:
+        print(f"not measured yet: {', '.join(missing)}", file=sys.stderr)
         return
-    head = [
-        "# lsgm against PyTorch on the CPU",
-        "",
-        "Written by `python benches/compare/compare.py`; `benches/compare/rows.json` has the shapes. Times are medians of",
-        f"{arguments.rounds} rounds that both sides take in turn, the ratio is the median of the rounds' ratios. Memory is the peak above",
-        "that of the idle process, in a process of its own.",
-        "",
-        *description,
-        "",
-    ]
-    arguments.out.write_text("\n".join(head + lines) + "\n")
+    lines = report(all_rows, measured, machine(arguments.python), arguments.threads)
+    arguments.out.write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 use lsgm::nn::ops::{Activation, Conv2dConfig};
 use lsgm::nn::optim::{Gradients, Optimizer};
-use lsgm::nn::{Conv2d, GroupNorm};
+use lsgm::nn::{Conv2d, GroupNorm, backward};
 use lsgm::{ParamStore, Params, Result, Rng};
 
 use crate::rows::{Step, adamw_config, normal};
@@ -42,7 +42,7 @@ pub(crate) fn build(input: Vec<usize>, blocks: usize, groups: usize) -> Result<S
             y = block.forward(&y)?;
         }
         let loss = (y - &target)?.sqr()?.mean_all()?;
-        let gradients = Gradients::collect(&loss.backward()?, optimizer.vars());
+        let gradients = Gradients::collect(&backward(&loss)?, optimizer.vars());
         optimizer.step(&gradients, 1e-4, 1.0, None)
     }))
 }

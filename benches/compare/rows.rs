@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Tensor, Var};
 use lsgm::nn::ops::{self, Activation, Conv1dConfig, Conv2dConfig, ConvTranspose2dConfig};
 use lsgm::nn::optim::{Gradients, Optimizer, OptimizerConfig, OptimizerKind};
-use lsgm::nn::{Conv1d, Conv2d, ConvTranspose2d, LayerNorm, Linear, MultiHeadAttention};
+use lsgm::nn::{Conv1d, Conv2d, ConvTranspose2d, LayerNorm, Linear, MultiHeadAttention, backward};
 use lsgm::{ParamStore, Params, Result, Rng};
 use serde::Deserialize;
 
@@ -152,7 +152,7 @@ fn layer<L: 'static>(
     let layer = build(&store.root())?;
     let x = Var::from_tensor(&normal(2, &input)?)?;
     Ok(Box::new(move || {
-        forward(&layer, &x)?.backward()?;
+        backward(&forward(&layer, &x)?)?;
         Ok(())
     }))
 }
@@ -161,7 +161,7 @@ fn attention(input: Vec<usize>) -> Result<Step> {
     let inputs = (1..4).map(|seed| Ok(Var::from_tensor(&normal(seed, &input)?)?)).collect::<Result<Vec<_>>>()?;
     let scale = 1.0 / (input[3] as f64).sqrt();
     Ok(Box::new(move || {
-        ops::attention(&inputs[0], &inputs[1], &inputs[2], scale)?.backward()?;
+        backward(&ops::attention(&inputs[0], &inputs[1], &inputs[2], scale)?)?;
         Ok(())
     }))
 }
@@ -174,7 +174,7 @@ fn adamw(tensors: usize, elements: usize) -> Result<Step> {
     for (_, var) in &vars {
         loss = (loss + var.sqr()?.sum_all()?)?;
     }
-    let gradients = Gradients::collect(&loss.backward()?, &vars);
+    let gradients = Gradients::collect(&backward(&loss)?, &vars);
     let mut optimizer = Optimizer::new(adamw_config(), vars)?;
     Ok(Box::new(move || optimizer.step(&gradients, 1e-6, 1.0, None)))
 }

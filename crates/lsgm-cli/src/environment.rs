@@ -14,6 +14,20 @@ pub(crate) fn configure(threads: Option<usize>) {
     if let Some(n) = threads {
         set_variable(THREADS, &n.to_string());
     }
+    join_pool();
+}
+
+/// Make the calling thread one of the pool's: a kernel then starts at once, where another thread would have to be woken
+/// and waited for. A pool of one is left alone, since nobody would serve it while this thread waits for another.
+fn join_pool() {
+    let asked = std::env::var(THREADS).ok().and_then(|n| n.parse().ok()).filter(|n| *n > 0);
+    let threads: usize = asked.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    if threads < 2 {
+        return;
+    }
+    if let Err(error) = rayon::ThreadPoolBuilder::new().num_threads(threads).use_current_thread().build_global() {
+        tracing::warn!("the main thread stays outside the thread pool: {error}");
+    }
 }
 
 #[allow(unsafe_code)]

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor, Var};
 use lsgm_core::{Dataset, Error, ParamStore, Pass, Result, Rng};
+use lsgm_nn::backward;
 use lsgm_nn::optim::{Ema, Gradients, Optimizer, OptimizerConfig};
 use lsgm_prior::Prior;
 
@@ -325,7 +326,7 @@ impl Trainer {
         if let Some((name, value)) = loss.values.iter().find(|(_, v)| !v.is_finite()) {
             return Ok(Some(format!("{name} = {value}")));
         }
-        let graph = loss.total.backward()?;
+        let graph = backward(&loss.total)?;
         let mut values = loss.values;
         let decay = self.ema_decay();
         let mut prepared = Vec::with_capacity(self.optimizers.len());

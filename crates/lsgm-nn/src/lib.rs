@@ -2,11 +2,13 @@
 //!
 //! * [`ops`]: differentiable functions of tensors;
 //! * [`layers`]: functions with parameters, built from [`lsgm_core::Params`];
+//! * [`backward`]: the backward pass;
 //! * [`optim`]: gradients and optimizers;
 //! * [`init`]: how parameters start.
 //!
 //! Results do not depend on the number of threads, bit for bit: work is cut by shape alone.
 
+mod backward;
 pub mod init;
 pub mod layers;
 pub mod ops;
@@ -16,5 +18,7 @@ pub mod optim;
 #[allow(clippy::needless_range_loop, clippy::too_many_arguments)]
 mod kernels;
 
+pub use backward::backward;
+pub use kernels::InstructionSet;
 pub use layers::*;
 pub use ops::Activation;

@@ -3,7 +3,7 @@
 
 mod common;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Tensor, Var};
 use common::{Case, cases, normal, tensor, values};
 use lsgm_nn::ops::{self, Activation, Conv1dConfig, Conv2dConfig, ConvTranspose2dConfig};
 
@@ -68,6 +68,40 @@ fn reaches(case: &Case, k: usize, at: usize) -> bool {
     values(&(case.f)(&inputs).unwrap()) != values(&(case.f)(&case.inputs).unwrap())
 }
 
+/// A NaN in the gradient of the output reaches the gradient of every input.
+#[test]
+fn nan_passes_backwards() {
+    for case in cases::small() {
+        let vars: Vec<Var> = case.inputs.iter().map(|t| Var::from_tensor(t).unwrap()).collect();
+        let tensors: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
+        let y = (case.f)(&tensors).unwrap();
+        let weights = Tensor::full(f64::NAN, y.shape(), &Device::Cpu).unwrap();
+        let store = lsgm_nn::backward(&(y * weights).unwrap().sum_all().unwrap()).unwrap();
+        for (k, var) in vars.iter().enumerate() {
+            let gradient = values(store.get(var).unwrap());
+            assert!(gradient.iter().any(|g| g.is_nan()), "{}: NaN is lost on the way to input {k}", case.name);
+        }
+    }
+}
+
+/// [`lsgm_nn::backward`] gives what the tensor's own method gives.
+#[test]
+fn both_backward_passes_agree() {
+    for case in cases::small() {
+        let vars: Vec<Var> = case.inputs.iter().map(|t| Var::from_tensor(t).unwrap()).collect();
+        let tensors: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
+        // The variables lead to the loss past the op too.
+        let mut loss = common::loss(&(case.f)(&tensors).unwrap());
+        for t in &tensors {
+            loss = (loss + common::loss(&t.sqr().unwrap())).unwrap();
+        }
+        let (ours, theirs) = (lsgm_nn::backward(&loss).unwrap(), loss.backward().unwrap());
+        for var in &vars {
+            common::assert_close(&case.name, ours.get(var).unwrap(), theirs.get(var).unwrap(), 1e-13);
+        }
+    }
+}
+
 #[test]
 fn nan_reaches_every_output_of_its_receptive_field() {
     // A NaN at the centre of a 9×9 image: with a 3×3 kernel at least the 3×3 outputs around it are NaN.
@@ -103,11 +137,17 @@ fn bad_input_is_an_error_that_names_op_and_shapes() {
     refuses(ops::conv2d(&x, &w, Some(&zeros(&[3])), &plain), &["conv2d", "bias [3]", "[4]"]);
     refuses(ops::conv2d(&x, &w, None, &plain.with_stride((0, 1))), &["conv2d", "stride"]);
     refuses(ops::conv2d(&x, &w, None, &plain.with_groups(0)), &["conv2d", "groups"]);
-    refuses(ops::conv2d(&zeros(&[0, 3, 5, 5]), &w, None, &plain), &["conv", "empty", "[0, 3, 5, 5]"]);
+    refuses(ops::conv2d(&zeros(&[0, 3, 5, 5]), &w, None, &plain), &["conv2d", "empty", "[0, 3, 5, 5]"]);
     refuses(ops::conv2d(&zeros(&[3, 5, 5]), &w, None, &plain), &["conv2d", "[3, 5, 5]", "4 dimensions"]);
-    refuses(ops::conv2d(&x.to_dtype(DType::F64).unwrap(), &w, None, &plain), &["conv", "F64", "F32"]);
-    refuses(ops::conv2d(&x.to_dtype(DType::U8).unwrap(), &w, None, &plain), &["conv", "U8"]);
+    refuses(ops::conv2d(&x.to_dtype(DType::F64).unwrap(), &w, None, &plain), &["conv2d", "F64", "F32"]);
+    refuses(ops::conv2d(&x.to_dtype(DType::U8).unwrap(), &w, None, &plain), &["conv2d", "U8"]);
     refuses(ops::conv2d(&x, &zeros(&[4, 3, 0, 3]), None, &plain), &["conv2d", "[4, 3, 0, 3]"]);
+    let huge = Conv2dConfig { padding: (usize::MAX / 2, 0), ..plain };
+    refuses(ops::conv2d(&x, &w, None, &huge), &["conv2d", "[2, 3, 5, 5]"]);
+    let huge = Conv2dConfig { padding: (usize::MAX / 64, usize::MAX / 64), ..plain };
+    refuses(ops::conv2d(&x, &w, None, &huge), &["conv2d", "too large"]);
+    let huge = Conv2dConfig { dilation: (usize::MAX, 1), ..plain };
+    refuses(ops::conv2d(&x, &w, None, &huge), &["conv2d", "[4, 3, 3, 3]"]);
     refuses(ops::conv1d(&x, &w, None, &Conv1dConfig::default()), &["conv1d", "3 dimensions"]);
     let transposed = ConvTranspose2dConfig { output_padding: (1, 0), ..Default::default() };
     refuses(
@@ -128,8 +168,21 @@ fn bad_input_is_an_error_that_names_op_and_shapes() {
     refuses(ops::batch_norm_eval(&x, &three, &three, &four, &three, 1e-5, identity), &["batch_norm", "[4]"]);
     refuses(ops::softmax(&zeros(&[])), &["softmax", "scalar"]);
     refuses(ops::softmax(&zeros(&[2, 0])), &["softmax", "empty"]);
+    refuses(ops::log_softmax(&zeros(&[2, 0])), &["log_softmax", "empty"]);
+    refuses(ops::silu(&zeros(&[0])), &["silu", "empty", "[0]"]);
+    refuses(ops::gelu(&three.to_dtype(DType::I64).unwrap()), &["gelu", "I64"]);
+    refuses(ops::linear(&zeros(&[0, 5]), &zeros(&[2, 5]), None), &["linear", "empty", "[0, 5]"]);
+    refuses(ops::linear(&zeros(&[]), &zeros(&[2, 5]), None), &["linear", "[]"]);
+    refuses(ops::group_norm(&zeros(&[2, 3, 0]), &three, &three, 1, 1e-5, identity), &["group_norm", "[2, 3, 0]"]);
+    refuses(ops::batch_norm_train(&three, &three, &three, 1e-5, identity).map(|r| r.0), &["batch_norm", "[3]"]);
+    refuses(ops::layer_norm(&zeros(&[]), &three, &three, 1e-5), &["layer_norm", "[]"]);
+    refuses(ops::global_avg_pool(&zeros(&[2, 3, 0])), &["global_avg_pool", "[2, 3, 0]"]);
+    refuses(ops::avg_pool1d(&zeros(&[2, 3, 4]), 0), &["avg_pool1d", "factor 0"]);
+    refuses(ops::squeeze_excite(&x, &zeros(&[2, 3]).to_dtype(DType::F64).unwrap()), &["squeeze_excite", "F64"]);
+    refuses(ops::bernoulli_log_prob(&zeros(&[]), &zeros(&[])), &["bernoulli_log_prob", "[]"]);
     refuses(ops::attention(&x, &x, &zeros(&[2, 3, 5, 4]), 1.0), &["attention", "[2, 3, 5, 4]"]);
     refuses(ops::upsample_nearest2d(&x, 0), &["upsample_nearest2d", "factor 0"]);
+    refuses(ops::upsample_nearest2d(&x, usize::MAX), &["upsample_nearest2d", "too large"]);
     refuses(ops::avg_pool2d(&x, 2), &["avg_pool2d", "[2, 3, 5, 5]"]);
     refuses(ops::global_avg_pool(&three), &["global_avg_pool", "[3]"]);
     refuses(ops::squeeze_excite(&x, &three), &["squeeze_excite", "[3]"]);

@@ -20,7 +20,8 @@ pub(crate) trait Float: WithDType + super::Vectors {
     fn larger(self, other: Self) -> Self {
         if self > other || self.is_nan() { self } else { other }
     }
-    /// The exponential function, in a form that vectorises. Infinite above 88.3 (`f32`), zero below -87.3 (`f32`).
+    /// The exponential function, in a form that vectorises. Infinite above 88.37 and zero below -87.68
+    /// in `f32`.
     fn exp<I: super::Isa>(self) -> Self;
     /// `ln(1 + u)` for `u` in [0, 1].
     fn ln_1p_unit<I: super::Isa>(self) -> Self;
@@ -58,8 +59,9 @@ impl Float for f32 {
     #[inline(always)]
     fn exp<I: super::Isa>(self) -> Self {
         const ROUND: f32 = 12_582_912.0; // 1.5 · 2^23: adding it rounds to an integer, kept in the low bits.
-        const LOW: f32 = -87.3;
-        const HIGH: f32 = 88.3;
+        // At these ends n is -127 and 128, for which the exponent's bits read as zero and as infinity.
+        const LOW: f32 = -88.0;
+        const HIGH: f32 = 88.8;
         let x = if self < LOW { LOW } else { self };
         let x = if x > HIGH { HIGH } else { x };
         let shifted = I::fma(x, std::f32::consts::LOG2_E, ROUND);
@@ -71,9 +73,7 @@ impl Float for f32 {
             p = I::fma(p, r, c);
         }
         let y = I::fma(p, r * r, r) + 1.0;
-        let scale = f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23));
-        let y = if self < LOW { 0.0 } else { y * scale };
-        if self > HIGH { f32::INFINITY } else { y }
+        y * f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23))
     }
 
     #[inline(always)]
@@ -163,7 +163,11 @@ pub(crate) fn uninit<T: Float>(len: usize) -> Vec<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::{Fused, Plain};
+    #[cfg(target_arch = "x86_64")]
+    use crate::kernels::Avx2 as Fused;
+    #[cfg(target_arch = "aarch64")]
+    use crate::kernels::Neon as Fused;
+    use crate::kernels::Plain;
 
     #[test]
     fn exp_is_within_two_ulp_and_keeps_nan_and_infinity() {

@@ -6,6 +6,7 @@
 
 mod float;
 mod gemm;
+mod instruction_set;
 mod simd;
 mod vector;
 
@@ -22,9 +23,12 @@ pub(crate) mod transpose;
 
 pub(crate) use float::{Float, uninit};
 pub(crate) use gemm::{Mat, gemm, parallel_gemm};
-pub(crate) use simd::{Fused, Isa, Plain, dispatch, max, sums};
+pub use instruction_set::InstructionSet;
+#[cfg(target_arch = "aarch64")]
+pub(crate) use simd::Neon;
 #[cfg(target_arch = "x86_64")]
-pub(crate) use simd::{Level, level};
+pub(crate) use simd::{Avx2, Avx512};
+pub(crate) use simd::{Isa, Plain, dispatch, max, sums};
 pub(crate) use vector::Vectors;
 
 /// Elements that one task of a pointwise kernel takes.

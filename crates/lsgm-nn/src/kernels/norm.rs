@@ -21,15 +21,15 @@ pub(crate) struct Gradients<T> {
 #[inline(always)]
 fn moments_body<I: Isa, T: Float>(x: &[T]) -> (f64, f64) {
     let n = x.len() as f64;
-    let [sum] = sums([x], |[v]| [v]);
+    let [sum] = sums::<I, _, _, _>([x], |[v]| [v]);
     let mean = T::of(sum / n);
-    let [squares] = sums([x], |[v]| [(v - mean) * (v - mean)]);
+    let [squares] = sums::<I, _, _, _>([x], |[v]| [(v - mean) * (v - mean)]);
     (mean.to_f64(), squares)
 }
 
 #[inline(always)]
 fn square_mean_body<I: Isa, T: Float>(x: &[T]) -> f64 {
-    let [s] = sums([x], |[v]| [v * v]);
+    let [s] = sums::<I, _, _, _>([x], |[v]| [v * v]);
     s / x.len() as f64
 }
 
@@ -63,12 +63,12 @@ fn affine_gradient_body<I: Isa, T: Float>(
 ) -> (f64, f64) {
     let terms = |[x, d]: [T; 2]| [d, d * ((x - mean) * rstd)];
     let [sum, product] = match activation {
-        Activation::Identity => sums([x, gy], terms),
+        Activation::Identity => sums::<I, _, _, _>([x, gy], terms),
         Activation::Silu => {
             for ((d, x), g) in d.iter_mut().zip(x).zip(gy) {
                 *d = *g * silu_derivative::<I, T>(I::fma(*x, scale, shift));
             }
-            sums([x, d], terms)
+            sums::<I, _, _, _>([x, d], terms)
         }
     };
     (sum, product)
@@ -129,7 +129,7 @@ fn row_gradient_body<I: Isa, T: Float>(
     dbeta: &mut [T],
 ) {
     let n = x.len() as f64;
-    let [sum, product] = sums([x, gy, gamma], |[x, gy, gamma]| {
+    let [sum, product] = sums::<I, _, _, _>([x, gy, gamma], |[x, gy, gamma]| {
         let g = gy * gamma;
         [g, g * ((x - mean) * rstd)]
     });

@@ -3,67 +3,70 @@
 //! A kernel is plain Rust in a form that the compiler vectorises. [`dispatch!`] compiles it for AVX-512, for AVX2 with
 //! FMA, and for the target's baseline (SSE2, NEON or scalar code), and picks the best one at run time.
 
-use std::sync::OnceLock;
+use pulp::{Scalar, Simd};
 
-use super::Float;
+use super::{Float, Vectors};
 
-/// How `a · b + c` is computed: fused where the instruction set has it, since the portable fused form is slow.
+/// The instruction set that a function is compiled for.
 pub(crate) trait Isa {
-    fn fma<T: Float>(a: T, b: T, c: T) -> T;
-}
+    /// Its registers.
+    type Registers: Simd;
 
-/// With a fused multiply-add instruction.
-pub(crate) struct Fused;
-/// Without one.
-pub(crate) struct Plain;
+    /// Whether it has a fused multiply-add: the portable fused form is slow.
+    const FUSED: bool;
 
-impl Isa for Fused {
+    /// The right to use its registers.
+    ///
+    /// # Safety
+    /// The CPU must have the instruction set.
+    unsafe fn registers() -> Self::Registers;
+
+    /// `a · b + c`, fused where that is fast.
     #[inline(always)]
     fn fma<T: Float>(a: T, b: T, c: T) -> T {
-        a.fused(b, c)
+        if Self::FUSED { a.fused(b, c) } else { a * b + c }
     }
 }
 
-impl Isa for Plain {
-    #[inline(always)]
-    fn fma<T: Float>(a: T, b: T, c: T) -> T {
-        a * b + c
-    }
-}
+macro_rules! instruction_sets {
+    ($($(#[$attribute:meta])* $name:ident = $registers:ty;)*) => { $(
+        $(#[$attribute])*
+        pub(crate) struct $name;
 
-/// Instruction sets in the order of preference.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Level {
-    Baseline,
-    #[cfg(target_arch = "x86_64")]
-    Avx2,
-    #[cfg(target_arch = "x86_64")]
-    Avx512,
-}
+        $(#[$attribute])*
+        impl Isa for $name {
+            type Registers = $registers;
+            const FUSED: bool = true;
 
-/// The best instruction set of this machine.
-pub(crate) fn level() -> Level {
-    static LEVEL: OnceLock<Level> = OnceLock::new();
-    *LEVEL.get_or_init(|| {
-        #[cfg(target_arch = "x86_64")]
-        {
-            if is_x86_feature_detected!("avx512f")
-                && is_x86_feature_detected!("avx512vl")
-                && is_x86_feature_detected!("avx512dq")
-                && is_x86_feature_detected!("avx512bw")
-                && is_x86_feature_detected!("fma")
-            {
-                return Level::Avx512;
-            }
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                return Level::Avx2;
+            #[inline(always)]
+            unsafe fn registers() -> $registers {
+                // SAFETY: passed on to the caller.
+                unsafe { <$registers>::new_unchecked() }
             }
         }
-        Level::Baseline
-    })
+    )* };
 }
 
-/// `dispatch! { fn name<T: Float>(args) -> R = body }`: `body::<I, T>(args)` compiled once for each instruction set.
+instruction_sets! {
+    #[cfg(target_arch = "x86_64")] Avx512 = pulp::x86::V4;
+    #[cfg(target_arch = "x86_64")] Avx2 = pulp::x86::V3;
+    #[cfg(target_arch = "aarch64")] Neon = pulp::aarch64::Neon;
+}
+
+/// What every CPU has.
+pub(crate) struct Plain;
+
+impl Isa for Plain {
+    type Registers = Scalar;
+    const FUSED: bool = false;
+
+    #[inline(always)]
+    unsafe fn registers() -> Scalar {
+        Scalar::new()
+    }
+}
+
+/// `dispatch! { fn name<T>(args) -> R = body; }`: `body::<I, T>(args)` compiled once for each instruction set.
 ///
 /// `body` must be `#[inline(always)]` and generic over `I: Isa` and `T: Float`.
 macro_rules! dispatch {
@@ -73,25 +76,25 @@ macro_rules! dispatch {
         pub(crate) fn $name<T: $crate::kernels::Float>($($arg: $ty),*) $(-> $ret)? {
             #[cfg(target_arch = "x86_64")]
             {
-                use $crate::kernels::{Fused, Level, level};
+                use $crate::kernels::{Avx2, Avx512, InstructionSet};
                 #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
                 fn avx512<T: $crate::kernels::Float>($($arg: $ty),*) $(-> $ret)? {
-                    $body::<Fused, T>($($arg),*)
+                    $body::<Avx512, T>($($arg),*)
                 }
                 #[target_feature(enable = "avx2,fma")]
                 fn avx2<T: $crate::kernels::Float>($($arg: $ty),*) $(-> $ret)? {
-                    $body::<Fused, T>($($arg),*)
+                    $body::<Avx2, T>($($arg),*)
                 }
-                match level() {
-                    // SAFETY: `level` has found these features on this machine.
-                    Level::Avx512 => return unsafe { avx512::<T>($($arg),*) },
+                match InstructionSet::selected() {
+                    // SAFETY: a set is selected only where the CPU has all its features.
+                    InstructionSet::Avx512 => return unsafe { avx512::<T>($($arg),*) },
                     // SAFETY: as above.
-                    Level::Avx2 => return unsafe { avx2::<T>($($arg),*) },
-                    Level::Baseline => {}
+                    InstructionSet::Avx2 => return unsafe { avx2::<T>($($arg),*) },
+                    InstructionSet::Neon | InstructionSet::Baseline => {}
                 }
             }
             #[cfg(target_arch = "aarch64")]
-            return $body::<$crate::kernels::Fused, T>($($arg),*);
+            return $body::<$crate::kernels::Neon, T>($($arg),*);
             #[cfg(not(target_arch = "aarch64"))]
             $body::<$crate::kernels::Plain, T>($($arg),*)
         }
@@ -99,77 +102,92 @@ macro_rules! dispatch {
 }
 pub(crate) use dispatch;
 
-/// Width of the accumulators of a reduction: the compiler maps them to vector registers.
-const LANES: usize = 16;
+/// Elements that a reduction takes together: several registers, whose additions do not wait for one another.
+const LANES: usize = 64;
+
+/// Registers that a reduction adds up in.
+const WAYS: usize = 4;
 
 /// Elements after which a reduction passes its accumulators on in `f64`: a long sum in `f32` loses its digits.
-const SUM_BLOCK: usize = 64 * LANES;
+const SUM_BLOCK: usize = 16 * LANES;
 
-/// `M` sums over the elements of `N` slices of the same length, in a fixed order that vectorises.
+/// `M` sums over the elements of `N` slices of the same length, in a fixed order.
 ///
-/// `f` maps the `N` elements at one place to the `M` terms.
+/// `f` maps the `N` elements at one place to the `M` terms. The terms of a few registers are written down first, by a
+/// loop that the compiler vectorises, and added in registers then: of one loop for both it makes scalar code.
 #[inline(always)]
-pub(crate) fn sums<T: Float, const N: usize, const M: usize>(
+pub(crate) fn sums<I: Isa, T: Float, const N: usize, const M: usize>(
     slices: [&[T]; N],
     f: impl Fn([T; N]) -> [T; M],
 ) -> [f64; M] {
     let n = slices.iter().map(|s| s.len()).min().unwrap_or(0);
+    let width = T::lanes::<I::Registers>();
     let mut totals = [0.0; M];
-    let mut start = 0;
-    while start < n {
+    let mut terms = [[T::ZERO; LANES]; M];
+    for start in (0..n).step_by(SUM_BLOCK) {
         let end = n.min(start + SUM_BLOCK);
-        let block = block_sums(slices.map(|s| &s[start..end]), &f);
-        totals.iter_mut().zip(block).for_each(|(total, sum)| *total += sum.to_f64());
-        start = end;
+        // SAFETY: `I` is what the function around this was compiled for, and `dispatch!` has found it on this CPU.
+        let simd = unsafe { I::registers() };
+        let mut lanes = [[T::splat(simd, T::ZERO); WAYS]; M];
+        for start in (start..end).step_by(LANES) {
+            let len = LANES.min(end - start);
+            if len < LANES {
+                terms = [[T::ZERO; LANES]; M];
+            }
+            let chunks: [&[T]; N] = slices.map(|s| &s[start..start + len]);
+            for j in 0..len {
+                let values = f(std::array::from_fn(|k| chunks[k][j]));
+                for m in 0..M {
+                    terms[m][j] = values[m];
+                }
+            }
+            for m in 0..M {
+                for first in (0..LANES).step_by(WAYS * width) {
+                    for way in 0..WAYS {
+                        let v = T::read::<I::Registers>(&terms[m][first + way * width..]);
+                        lanes[m][way] = T::plus(simd, lanes[m][way], v);
+                    }
+                }
+            }
+        }
+        for m in 0..M {
+            let [a, b, c, d] = lanes[m];
+            totals[m] += T::total(simd, T::plus(simd, T::plus(simd, a, b), T::plus(simd, c, d))).to_f64();
+        }
     }
     totals
 }
 
+/// The largest element, minus infinity for none; whether NaN counts depends on the instruction set.
 #[inline(always)]
-fn block_sums<T: Float, const N: usize, const M: usize>(slices: [&[T]; N], f: impl Fn([T; N]) -> [T; M]) -> [T; M] {
-    let n = slices[0].len();
-    let whole = n / LANES * LANES;
-    let mut lanes = [[T::ZERO; LANES]; M];
-    let mut i = 0;
-    while i < whole {
-        let chunks: [&[T]; N] = slices.map(|s| &s[i..i + LANES]);
-        for j in 0..LANES {
-            let terms = f(std::array::from_fn(|k| chunks[k][j]));
-            for (lane, term) in lanes.iter_mut().zip(terms) {
-                lane[j] += term;
-            }
-        }
-        i += LANES;
+pub(crate) fn max<I: Isa, T: Float>(x: &[T]) -> T {
+    // SAFETY: as in `sums`.
+    let simd = unsafe { I::registers() };
+    let none = T::of(f64::NEG_INFINITY);
+    let mut lanes = [T::splat(simd, none); WAYS];
+    let (whole, rest) = x.as_chunks::<LANES>();
+    for chunk in whole {
+        lanes = larger_lanes::<I, T>(simd, chunk, lanes);
     }
-    let mut totals = lanes.map(|mut lane| {
-        let mut width = LANES / 2;
-        while width > 0 {
-            for j in 0..width {
-                let other = lane[j + width];
-                lane[j] += other;
-            }
-            width /= 2;
-        }
-        lane[0]
-    });
-    let tails: [&[T]; N] = slices.map(|s| &s[whole..]);
-    for j in 0..n - whole {
-        let terms = f(std::array::from_fn(|k| tails[k][j]));
-        totals.iter_mut().zip(terms).for_each(|(total, term)| *total += term);
+    if !rest.is_empty() {
+        let mut chunk = [none; LANES];
+        chunk[..rest.len()].copy_from_slice(rest);
+        lanes = larger_lanes::<I, T>(simd, &chunk, lanes);
     }
-    totals
+    let [a, b, c, d] = lanes;
+    T::largest(simd, T::larger_of(simd, T::larger_of(simd, a, b), T::larger_of(simd, c, d)))
 }
 
-/// The largest element; NaN when there is one; minus infinity for none.
+type Lanes<I, T> = [<T as Vectors>::Vector<<I as Isa>::Registers>; WAYS];
+
 #[inline(always)]
-pub(crate) fn max<T: Float>(x: &[T]) -> T {
-    let mut lanes = [T::of(f64::NEG_INFINITY); LANES];
-    let chunks = x.chunks_exact(LANES);
-    let rest = chunks.remainder();
-    for chunk in chunks {
-        for (lane, v) in lanes.iter_mut().zip(chunk) {
-            *lane = lane.larger(*v);
+fn larger_lanes<I: Isa, T: Float>(simd: I::Registers, chunk: &[T; LANES], mut lanes: Lanes<I, T>) -> Lanes<I, T> {
+    let width = T::lanes::<I::Registers>();
+    for first in (0..LANES).step_by(WAYS * width) {
+        for way in 0..WAYS {
+            let v = T::read::<I::Registers>(&chunk[first + way * width..]);
+            lanes[way] = T::larger_of(simd, v, lanes[way]);
         }
     }
-    lanes.iter().chain(rest).fold(T::of(f64::NEG_INFINITY), |a, b| a.larger(*b))
+    lanes
 }

@@ -14,12 +14,16 @@ pub(crate) trait Vectors: Copy {
 
     /// Every lane `x`.
     fn splat<S: Simd>(simd: S, x: Self) -> Self::Vector<S>;
-    /// `a · b + c` in every lane.
+    /// `a · b + c` in every lane, fused where the instruction set can: elsewhere the fused form is a slow call.
     fn fma<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>, c: Self::Vector<S>) -> Self::Vector<S>;
     /// `a + b` in every lane.
     fn plus<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
     /// `a − b` in every lane.
     fn minus<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
+    /// The larger of `a` and `b` in every lane.
+    fn larger_of<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
+    /// The largest lane.
+    fn largest<S: Simd>(simd: S, v: Self::Vector<S>) -> Self;
     /// The sum of the lanes.
     fn total<S: Simd>(simd: S, v: Self::Vector<S>) -> Self;
 
@@ -41,7 +45,8 @@ pub(crate) trait Vectors: Copy {
 }
 
 macro_rules! vectors {
-    ($t:ty, $vector:ident, $splat:ident, $fma:ident, $plus:ident, $minus:ident, $total:ident) => {
+    ($t:ty, $vector:ident, $splat:ident, $fma:ident, $plus:ident, $minus:ident, $max:ident, $largest:ident,
+     $total:ident) => {
         impl Vectors for $t {
             type Vector<S: Simd> = S::$vector;
             #[inline(always)]
@@ -61,6 +66,14 @@ macro_rules! vectors {
                 simd.$minus(a, b)
             }
             #[inline(always)]
+            fn larger_of<S: Simd>(simd: S, a: S::$vector, b: S::$vector) -> S::$vector {
+                simd.$max(a, b)
+            }
+            #[inline(always)]
+            fn largest<S: Simd>(simd: S, v: S::$vector) -> Self {
+                simd.$largest(v)
+            }
+            #[inline(always)]
             fn total<S: Simd>(simd: S, v: S::$vector) -> Self {
                 simd.$total(v)
             }
@@ -68,5 +81,5 @@ macro_rules! vectors {
     };
 }
 
-vectors!(f32, f32s, splat_f32s, mul_add_f32s, add_f32s, sub_f32s, reduce_sum_f32s);
-vectors!(f64, f64s, splat_f64s, mul_add_f64s, add_f64s, sub_f64s, reduce_sum_f64s);
+vectors!(f32, f32s, splat_f32s, mul_add_e_f32s, add_f32s, sub_f32s, max_f32s, reduce_max_f32s, reduce_sum_f32s);
+vectors!(f64, f64s, splat_f64s, mul_add_e_f64s, add_f64s, sub_f64s, max_f64s, reduce_max_f64s, reduce_sum_f64s);

@@ -12,6 +12,17 @@ struct Pointwise(Function);
 impl Op<1> for Pointwise {
     const NAME: &'static str = "activation";
 
+    fn name(&self) -> &'static str {
+        match self.0 {
+            Function::Relu => "relu",
+            Function::Silu => "silu",
+            Function::Gelu => "gelu",
+            Function::Elu => "elu",
+            Function::Softplus => "softplus",
+            Function::Sigmoid => "sigmoid",
+        }
+    }
+
     fn forward<T: Float>(&self, [x]: [View<'_, T>; 1]) -> (Vec<T>, Shape) {
         (value(self.0, x.data), x.dims.into())
     }

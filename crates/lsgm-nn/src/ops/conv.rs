@@ -186,6 +186,17 @@ fn planes(op: &str, what: &str, rank: usize, t: &Tensor) -> Result<[usize; 4]> {
     }
 }
 
+/// The largest number of elements of an output: its size in bytes must not overflow.
+const LARGEST: usize = isize::MAX as usize / 64;
+
+fn check_size(op: &str, batch: usize, channels: usize, (h, w): (usize, usize)) -> Result<()> {
+    let elements = batch.checked_mul(channels).and_then(|n| n.checked_mul(h)).and_then(|n| n.checked_mul(w));
+    match elements {
+        Some(n) if n <= LARGEST => Ok(()),
+        _ => Err(fault(op, format!("an output [{batch}, {channels}, {h}, {w}] is too large"))),
+    }
+}
+
 /// The parts that both directions check alike.
 fn check(op: &str, bias: Option<&Tensor>, outputs: usize, numbers: [usize; 5]) -> Result<()> {
     if numbers.contains(&0) {
@@ -213,13 +224,16 @@ fn apply_conv(
         return Err(fault(op, format!("input {x:?} and weight {w:?} do not fit together in {} groups", c.groups)));
     }
     let size = |input: usize, kernel: usize, stride: usize, padding: usize, dilation: usize| {
-        Some((input + 2 * padding).checked_sub(dilation * kernel.checked_sub(1)? + 1)? / stride + 1)
+        let padded = padding.checked_mul(2)?.checked_add(input)?;
+        Some(padded.checked_sub(dilation.checked_mul(kernel.checked_sub(1)?)?.checked_add(1)?)? / stride + 1)
     };
     let output = size(height, kh, c.stride.0, c.padding.0, c.dilation.0)
         .zip(size(width, kw, c.stride.1, c.padding.1, c.dilation.1))
         .ok_or_else(|| {
-            fault(op, format!("kernel {:?} is empty or larger than the padded input {:?}", w.dims(), x.dims()))
+            let (x, w) = (x.dims(), w.dims());
+            fault(op, format!("kernel {w:?} is empty or larger than the padded input {x:?}"))
         })?;
+    check_size(op, batch, outputs, output)?;
     let geometry = Geometry {
         batch,
         groups: c.groups,
@@ -261,12 +275,14 @@ fn apply_transpose(
         return Err(fault(op, "output_padding must be smaller than the stride or the dilation"));
     }
     let size = |input: usize, kernel: usize, stride: usize, padding: usize, dilation: usize, extra: usize| {
-        let full = input.checked_sub(1)? * stride + dilation * kernel.checked_sub(1)? + extra + 1;
-        full.checked_sub(2 * padding).filter(|n| *n > 0)
+        let taps = dilation.checked_mul(kernel.checked_sub(1)?)?.checked_add(extra)?.checked_add(1)?;
+        let full = input.checked_sub(1)?.checked_mul(stride)?.checked_add(taps)?;
+        full.checked_sub(padding.checked_mul(2)?).filter(|n| *n > 0)
     };
     let output = size(height, kh, c.stride.0, c.padding.0, c.dilation.0, c.output_padding.0)
         .zip(size(width, kw, c.stride.1, c.padding.1, c.dilation.1, c.output_padding.1))
         .ok_or_else(|| fault(op, format!("input {:?} and kernel {:?} give an empty output", x.dims(), w.dims())))?;
+    check_size(op, batch, per_group * c.groups, output)?;
     let geometry = Geometry {
         batch,
         groups: c.groups,
@@ -310,6 +326,10 @@ impl Conv {
 impl Op<2> for Conv {
     const NAME: &'static str = "conv";
 
+    fn name(&self) -> &'static str {
+        if self.rank == 1 { "conv1d" } else { "conv2d" }
+    }
+
     fn forward<T: Float>(&self, [x, w]: [View<'_, T>; 2]) -> (Vec<T>, Shape) {
         self.run(x.data, w.data, None)
     }
@@ -327,6 +347,10 @@ impl Op<2> for Conv {
 
 impl Op<3> for Conv {
     const NAME: &'static str = "conv";
+
+    fn name(&self) -> &'static str {
+        if self.rank == 1 { "conv1d" } else { "conv2d" }
+    }
 
     fn forward<T: Float>(&self, [x, w, bias]: [View<'_, T>; 3]) -> (Vec<T>, Shape) {
         self.run(x.data, w.data, Some(bias.data))
@@ -366,6 +390,10 @@ impl ConvTranspose {
 impl Op<2> for ConvTranspose {
     const NAME: &'static str = "conv_transpose";
 
+    fn name(&self) -> &'static str {
+        if self.rank == 1 { "conv_transpose1d" } else { "conv_transpose2d" }
+    }
+
     fn forward<T: Float>(&self, [x, w]: [View<'_, T>; 2]) -> (Vec<T>, Shape) {
         self.run(x.data, w.data, None)
     }
@@ -383,6 +411,10 @@ impl Op<2> for ConvTranspose {
 
 impl Op<3> for ConvTranspose {
     const NAME: &'static str = "conv_transpose";
+
+    fn name(&self) -> &'static str {
+        if self.rank == 1 { "conv_transpose1d" } else { "conv_transpose2d" }
+    }
 
     fn forward<T: Float>(&self, [x, w, bias]: [View<'_, T>; 3]) -> (Vec<T>, Shape) {
         self.run(x.data, w.data, Some(bias.data))

@@ -3,6 +3,7 @@
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Device, Layout, Shape, Storage, Tensor};
 use lsgm_core::{Error, Result};
 
+use crate::backward::hand_over;
 use crate::kernels::Float;
 
 /// A contiguous input of a kernel.
@@ -15,6 +16,11 @@ pub(crate) struct View<'a, T> {
 /// An op with `N` inputs of one element type. The public function has checked all shapes before it is applied.
 pub(crate) trait Op<const N: usize>: Send + Sync + 'static {
     const NAME: &'static str;
+
+    /// The name of the public function, for errors: [`Self::NAME`] where the op serves only one.
+    fn name(&self) -> &'static str {
+        Self::NAME
+    }
 
     /// The output and its shape.
     fn forward<T: Float>(&self, inputs: [View<'_, T>; N]) -> (Vec<T>, Shape);
@@ -58,19 +64,19 @@ fn prepare<const N: usize>(op: &str, inputs: [&Tensor; N]) -> Result<[Tensor; N]
 
 /// Apply an op with one input.
 pub(crate) fn apply1<O: Op<1>>(op: O, inputs: [&Tensor; 1]) -> Result<Tensor> {
-    let [a] = prepare(O::NAME, inputs)?;
+    let [a] = prepare(op.name(), inputs)?;
     Ok(a.apply_op1(Node(op))?)
 }
 
 /// Apply an op with two inputs.
 pub(crate) fn apply2<O: Op<2>>(op: O, inputs: [&Tensor; 2]) -> Result<Tensor> {
-    let [a, b] = prepare(O::NAME, inputs)?;
+    let [a, b] = prepare(op.name(), inputs)?;
     Ok(a.apply_op2(&b, Node(op))?)
 }
 
 /// Apply an op with three inputs.
 pub(crate) fn apply3<O: Op<3>>(op: O, inputs: [&Tensor; 3]) -> Result<Tensor> {
-    let [a, b, c] = prepare(O::NAME, inputs)?;
+    let [a, b, c] = prepare(op.name(), inputs)?;
     Ok(a.apply_op3(&b, &c, Node(op))?)
 }
 
@@ -146,7 +152,9 @@ fn backward<const N: usize, O: Op<N>>(
         );
         let mut tensors = [const { None }; N];
         for ((to, gradient), input) in tensors.iter_mut().zip(gradients).zip(inputs) {
-            *to = gradient.map(|g| Tensor::from_vec(g, input.shape(), &Device::Cpu)).transpose()?;
+            if let Some(gradient) = gradient {
+                *to = hand_over(input, Tensor::from_vec(gradient, input.shape(), &Device::Cpu)?)?;
+            }
         }
         Ok(tensors)
     }
@@ -159,7 +167,7 @@ fn backward<const N: usize, O: Op<N>>(
 
 impl<O: Op<1>> CustomOp1 for Node<O> {
     fn name(&self) -> &'static str {
-        O::NAME
+        self.0.name()
     }
     fn cpu_fwd(&self, s: &CpuStorage, l: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
         forward(&self.0, [(s, l)])
@@ -172,7 +180,7 @@ impl<O: Op<1>> CustomOp1 for Node<O> {
 
 impl<O: Op<2>> CustomOp2 for Node<O> {
     fn name(&self) -> &'static str {
-        O::NAME
+        self.0.name()
     }
     fn cpu_fwd(
         &self,
@@ -197,7 +205,7 @@ impl<O: Op<2>> CustomOp2 for Node<O> {
 
 impl<O: Op<3>> CustomOp3 for Node<O> {
     fn name(&self) -> &'static str {
-        O::NAME
+        self.0.name()
     }
     fn cpu_fwd(
         &self,

@@ -49,7 +49,8 @@ pub fn global_avg_pool(x: &Tensor) -> Result<Tensor> {
     };
     let positions = rest.iter().product();
     let output = vec![*batch, *channels];
-    apply1(Resample { up: false, rows: 1, width: positions, factor: (1, positions), output }, [x])
+    let op = "global_avg_pool";
+    apply1(Resample { op, up: false, rows: 1, width: positions, factor: (1, positions), output }, [x])
 }
 
 /// `x · sigmoid(gate)` for `x: [B, C, ..]` and one gate `[B, C]` for each channel of each item (Hu et al. 2018).
@@ -76,16 +77,21 @@ fn resample(op: &'static str, x: &Tensor, rank: usize, factor: (usize, usize), u
     if !up && (!rows.is_multiple_of(factor.0) || !width.is_multiple_of(factor.1)) {
         return Err(fault(op, format!("the factor {} must divide the size of {dims:?}", factor.1)));
     }
-    let scale = |n: usize, f: usize| if up { n * f } else { n / f };
+    let scale = |n: usize, f: usize| if up { n.saturating_mul(f) } else { n / f };
     let mut output = dims.to_vec();
     output[rank - 1] = scale(width, factor.1);
     if rank == 4 {
         output[2] = scale(rows, factor.0);
     }
-    apply1(Resample { up, rows, width, factor, output }, [x])
+    if output.iter().try_fold(1usize, |n, d| n.checked_mul(*d)).is_none_or(|n| n > isize::MAX as usize / 64) {
+        return Err(fault(op, format!("an output {output:?} is too large")));
+    }
+    apply1(Resample { op, up, rows, width, factor, output }, [x])
 }
 
 struct Resample {
+    /// The public function.
+    op: &'static str,
     /// Up-sampling if true, averaging if false.
     up: bool,
     rows: usize,
@@ -96,6 +102,10 @@ struct Resample {
 
 impl Op<1> for Resample {
     const NAME: &'static str = "resample";
+
+    fn name(&self) -> &'static str {
+        self.op
+    }
 
     fn forward<T: Float>(&self, [x]: [View<'_, T>; 1]) -> (Vec<T>, Shape) {
         let size = (self.rows, self.width);

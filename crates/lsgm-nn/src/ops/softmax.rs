@@ -36,6 +36,10 @@ struct Softmax {
 impl Op<1> for Softmax {
     const NAME: &'static str = "softmax";
 
+    fn name(&self) -> &'static str {
+        if self.log { "log_softmax" } else { "softmax" }
+    }
+
     fn forward<T: Float>(&self, [x]: [View<'_, T>; 1]) -> (Vec<T>, Shape) {
         let f = if self.log { kernel::log_softmax } else { kernel::softmax };
         (f(x.data, self.width), x.dims.into())

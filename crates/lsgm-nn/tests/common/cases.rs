@@ -25,7 +25,43 @@ pub(crate) fn small() -> Vec<Case> {
     all.extend(attention(&[(1, 1, 1), (5, 7, 3), (49, 49, 16), (130, 70, 5)]));
     all.extend(resampling());
     all.extend(likelihoods());
+    all.extend(layouts());
     all
+}
+
+/// Inputs that are not contiguous, are broadcast, or are used twice.
+fn layouts() -> Vec<Case> {
+    let same = Conv2dConfig::same((3, 3));
+    let plane = || normal(1, (2, 5, 4, 3));
+    vec![
+        case("conv2d of transposed tensors", vec![plane(), normal(2, (3, 3, 3, 4))], move |t| {
+            ops::conv2d(&t[0].transpose(2, 3)?.transpose(1, 2)?, &t[1].transpose(0, 3)?, None, &same)
+        }),
+        case("conv2d with one bias for all channels", vec![plane(), normal(2, (3, 5, 3, 3)), normal(3, 1)], move |t| {
+            ops::conv2d(&t[0], &t[1], Some(&t[2].broadcast_as(3)?), &same)
+        }),
+        case("conv2d of a slice", vec![plane(), normal(2, (3, 2, 3, 3))], move |t| {
+            ops::conv2d(&t[0].narrow(1, 1, 2)?, &t[1], None, &same)
+        }),
+        case("conv2d with its own input as weight", vec![normal(1, (3, 3, 3, 3))], move |t| {
+            ops::conv2d(&t[0], &t[0], None, &same)
+        }),
+        case("linear of a transposed tensor", vec![normal(1, (4, 2, 3)), normal(2, (4, 3)), normal(3, 1)], |t| {
+            ops::linear(&t[0].transpose(0, 1)?, &t[1], Some(&t[2].broadcast_as(4)?))
+        }),
+        case("group_norm with one scale for all channels", vec![plane(), normal(2, 1), normal(3, 1)], |t| {
+            let x = t[0].transpose(1, 2)?;
+            ops::group_norm(&x, &t[1].broadcast_as(4)?, &t[2].broadcast_as(4)?, 2, 1e-5, Activation::Silu)
+        }),
+        case("softmax of a transposed tensor", vec![normal(1, (3, 4))], |t| ops::softmax(&t[0].t()?)),
+        case("attention of transposed heads", vec![normal(1, (2, 6, 3, 4))], |t| {
+            let heads = t[0].transpose(1, 2)?;
+            ops::attention(&heads, &heads, &heads, 0.5)
+        }),
+        case("a product of an activation with itself", vec![plane()], |t| {
+            Ok((ops::silu(&t[0])? * ops::gelu(&t[0].transpose(1, 3)?)?.transpose(1, 3)?)?)
+        }),
+    ]
 }
 
 /// One case of a convolution with and one without bias.

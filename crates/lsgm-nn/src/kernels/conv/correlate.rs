@@ -4,12 +4,12 @@ mod channels;
 
 use std::mem::MaybeUninit;
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::source::Planes;
 use crate::kernels::tile::{LARGEST, Shape, outer};
-use crate::kernels::{Float, uninit};
+use crate::kernels::{Float, InstructionSet, uninit};
 
 /// A regular subset of the output positions, and what each sums over.
 pub(crate) struct Grid {
@@ -62,12 +62,13 @@ impl Correlation {
         }
         let outputs = self.groups * self.channels.1;
         let positions = self.output.0 * self.output.1;
-        let packed = self.pack(w);
+        let set = InstructionSet::selected();
+        let packed = set.run(Pack { correlation: self, w });
         let images = self.images_per_task::<T>();
         let mut y = uninit(self.batch * outputs * positions);
         let input = x.len() / self.batch;
         y.par_chunks_mut(images * outputs * positions).zip(x.par_chunks(images * input)).for_each(|(y, x)| {
-            Arch::new().dispatch(Task { correlation: self, images: x.len() / input, x, packed: &packed, bias, y });
+            set.run(Task { correlation: self, images: x.len() / input, x, packed: &packed, bias, y });
         });
         y
     }
@@ -76,12 +77,6 @@ impl Correlation {
     fn images_per_task<T: Float>(&self) -> usize {
         let bytes = self.planes.channel(1) * self.channels.0 * size_of::<T>();
         (PLANES / bytes).clamp(1, self.batch.div_ceil(8))
-    }
-
-    /// The weights in the order in which a task reads them: for every group, grid and block of output channels, the
-    /// channels of the block for each term.
-    fn pack<T: Float>(&self, w: &[T]) -> Vec<T> {
-        Arch::new().dispatch(Pack { correlation: self, w })
     }
 
     fn shape(&self) -> Shape {
@@ -94,6 +89,8 @@ fn blocks(channels: usize, rows: usize) -> impl Iterator<Item = (usize, usize)> 
     (0..channels).step_by(rows).map(move |first| (first, if channels - first <= rows / 2 { rows / 2 } else { rows }))
 }
 
+/// The weights in the order in which a task reads them: for every group, grid and block of output channels, the channels
+/// of the block for each term.
 struct Pack<'a, T> {
     correlation: &'a Correlation,
     w: &'a [T],

@@ -102,12 +102,24 @@ impl Planes {
             if columns.count == 0 {
                 continue;
             }
-            if columns.step == 1 {
-                to.copy_from_slice(&from[columns.start..columns.start + columns.count]);
-            } else {
-                let from = from[columns.start..].iter().step_by(columns.step);
-                to.iter_mut().zip(from).for_each(|(t, f)| *t = *f);
+            let from = &from[columns.start..];
+            match columns.step {
+                1 => to.copy_from_slice(&from[..columns.count]),
+                2 => every_second(from, to),
+                step => to.iter_mut().zip(from.iter().step_by(step)).for_each(|(t, f)| *t = *f),
             }
         }
+    }
+}
+
+/// The elements 0, 2, 4, .. of `from`, in a form that vectorises.
+fn every_second<T: Float>(from: &[T], to: &mut [T]) {
+    let (pairs, rest) = from.as_chunks::<2>();
+    let (whole, last) = to.split_at_mut(pairs.len().min(to.len()));
+    for (t, pair) in whole.iter_mut().zip(pairs) {
+        *t = pair[0];
+    }
+    for (t, f) in last.iter_mut().zip(rest) {
+        *t = *f;
     }
 }

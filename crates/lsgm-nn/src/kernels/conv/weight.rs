@@ -1,13 +1,13 @@
 //! The weight gradient: `dw[o, k] = Σ_position gy[o, position] · planes[position + offset(k)]`.
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::Geometry;
 use super::source::Planes;
 use crate::kernels::tile::{DOTS, Reduction, Run, dots, panels, reduce, reduce_rows};
 use crate::kernels::transpose::interleave;
-use crate::kernels::{Float, add_up};
+use crate::kernels::{Float, InstructionSet, add_up};
 
 /// Output channels of a group up to which scalar products along the positions are faster than outer products, whose
 /// vectors lie along the output channels.
@@ -20,7 +20,7 @@ const POSITIONS: usize = 96;
 pub(crate) fn weight_gradient<T: Float>(g: &Geometry, x: &[T], gy: &[T]) -> Vec<T> {
     let g = &g.simplified();
     let planes = g.input_planes();
-    let terms = g.cin * g.taps();
+    let (terms, set) = (g.cin * g.taps(), InstructionSet::selected());
     // Blocks of output channels times parts of the batch make about eight tasks, whatever the number of threads.
     let channels = if g.cout <= FEW { g.cout } else { g.cout.div_ceil(g.cout.div_ceil(128)).next_multiple_of(16) };
     let blocks = g.cout.div_ceil(channels);
@@ -34,7 +34,7 @@ pub(crate) fn weight_gradient<T: Float>(g: &Geometry, x: &[T], gy: &[T]) -> Vec<
             dw.par_chunks_mut(g.cout * terms).enumerate().for_each(|(group, dw)| {
                 dw.par_chunks_mut(channels * terms).enumerate().for_each(|(block, dw)| {
                     let part = Part { g, planes: &planes, group, first: block * channels, x, gy, dw };
-                    Arch::new().dispatch(part);
+                    set.run(part);
                 });
             });
             dw

@@ -1,24 +1,25 @@
 //! The correlation with vectors of output channels: the input is read value by value.
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::{Correlation, Grid};
 use crate::kernels::tile::{gather, panels, reduce_rows};
 use crate::kernels::transpose::deinterleave;
-use crate::kernels::{Float, uninit};
+use crate::kernels::{Float, InstructionSet, uninit};
 
 /// The output of `c`; see [`Correlation::run`].
 pub(super) fn run<T: Float>(c: &Correlation, x: &[T], w: &[T], bias: Option<&[T]>) -> Vec<T> {
+    let set = InstructionSet::selected();
     let weights: Vec<Vec<T>> = w
         .par_chunks(c.weights_per_group)
-        .flat_map(|w| c.grids.par_iter().map(move |grid| Arch::new().dispatch(Pack { c, grid, w })))
+        .flat_map(|w| c.grids.par_iter().map(move |grid| set.run(Pack { c, grid, w })))
         .collect();
     let images = c.images_per_task::<T>();
     let (read, written) = (x.len() / c.batch, c.groups * c.channels.1 * c.output.0 * c.output.1);
     let mut y = uninit(c.batch * written);
     y.par_chunks_mut(images * written).zip(x.par_chunks(images * read)).for_each(|(y, x)| {
-        Arch::new().dispatch(Task { c, images: x.len() / read, x, weights: &weights, bias, y });
+        set.run(Task { c, images: x.len() / read, x, weights: &weights, bias, y });
     });
     y
 }

@@ -8,14 +8,14 @@
 
 mod transform;
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use self::transform::{Input, Output, OutputTransposed, Weight, WeightTransposed, both};
 use super::Geometry;
 use crate::kernels::tile::{Reduction, Run, panels, reduce, reduce_rows};
 use crate::kernels::transpose::{deinterleave, interleave};
-use crate::kernels::{Float, add_up, uninit};
+use crate::kernels::{Float, InstructionSet, add_up, uninit};
 
 /// Outputs of a tile along an axis.
 const OUT: usize = 4;
@@ -105,17 +105,19 @@ impl Problem {
 
     /// The correlation of `x` with `w`, plus `bias`.
     pub(super) fn run<T: Float>(&self, x: &[T], w: &[T], bias: Option<&[T]>) -> Vec<T> {
-        let weights = transform_weights(self, w);
+        let set = InstructionSet::selected();
+        let weights = transform_weights(set, self, w);
         let (read, written) = (x.len() / self.batch, self.groups * self.cout * self.output.0 * self.output.1);
         let mut y = uninit(self.batch * written);
         y.par_chunks_mut(self.images() * written).zip(x.par_chunks(self.images() * read)).for_each(|(y, x)| {
-            Arch::new().dispatch(Task { problem: self, images: x.len() / read, x, weights: &weights, bias, y });
+            set.run(Task { problem: self, images: x.len() / read, x, weights: &weights, bias, y });
         });
         y
     }
 
     /// The gradient with respect to the weights of the forward pass.
     pub(super) fn weight_gradient<T: Float>(&self, x: &[T], gy: &[T]) -> Vec<T> {
+        let set = InstructionSet::selected();
         let (read, written) = (x.len() / self.batch, gy.len() / self.batch);
         // The transform of a part's result costs the more the more weights there are.
         let parts = (32 * 1024 / (self.cin * self.cout)).clamp(2, 8);
@@ -123,7 +125,7 @@ impl Problem {
         let parts: Vec<Vec<T>> = x
             .par_chunks(images * read)
             .zip(gy.par_chunks(images * written))
-            .map(|(x, gy)| Arch::new().dispatch(Gradient { problem: self, images: x.len() / read, x, gy }))
+            .map(|(x, gy)| set.run(Gradient { problem: self, images: x.len() / read, x, gy }))
             .collect();
         add_up(parts)
     }
@@ -197,14 +199,14 @@ impl<T: Float> Block<T> {
 }
 
 /// The panels of the transformed weights of each group, each `[36, cin, columns]`.
-fn transform_weights<T: Float>(p: &Problem, w: &[T]) -> Vec<Vec<T>> {
-    let panels = Arch::new().dispatch(Columns(p.cout, T::ZERO));
+fn transform_weights<T: Float>(set: InstructionSet, p: &Problem, w: &[T]) -> Vec<Vec<T>> {
+    let panels = set.run(Columns(p.cout, T::ZERO));
     let count = panels.len();
     (0..p.groups * count)
         .into_par_iter()
         .map(|i| {
             let w = &w[i / count * p.cin * p.cout * 9..][..p.cin * p.cout * 9];
-            Arch::new().dispatch(WeightPanel { problem: p, w, columns: panels[i % count].clone() })
+            set.run(WeightPanel { problem: p, w, columns: panels[i % count].clone() })
         })
         .collect()
 }
