@@ -26,9 +26,11 @@ pub(crate) use gemm::{Mat, gemm, parallel_gemm};
 pub use instruction_set::InstructionSet;
 #[cfg(target_arch = "aarch64")]
 pub(crate) use simd::Neon;
+#[allow(unused_imports)]
+pub(crate) use simd::sums;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use simd::{Avx2, Avx512};
-pub(crate) use simd::{Isa, Plain, dispatch, max, sums};
+pub(crate) use simd::{Isa, Plain, dispatch, max, sums_in};
 pub(crate) use vector::Vectors;
 
 /// Elements that one task of a pointwise kernel takes.

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::{Float, Isa, add_up, dispatch, sums, uninit};
+use super::{Float, Isa, add_up, dispatch, sums_in, uninit};
 use crate::kernels::pointwise::{sigmoid, silu_derivative};
 use crate::ops::Activation;
 
@@ -21,15 +21,15 @@ pub(crate) struct Gradients<T> {
 #[inline(always)]
 fn moments_body<I: Isa, T: Float>(x: &[T]) -> (f64, f64) {
     let n = x.len() as f64;
-    let [sum] = sums::<I, _, _, _>([x], |[v]| [v]);
+    let [sum] = sums_in::<I, _, _, _>([x], |[v]| [v]);
     let mean = T::of(sum / n);
-    let [squares] = sums::<I, _, _, _>([x], |[v]| [(v - mean) * (v - mean)]);
+    let [squares] = sums_in::<I, _, _, _>([x], |[v]| [(v - mean) * (v - mean)]);
     (mean.to_f64(), squares)
 }
 
 #[inline(always)]
 fn square_mean_body<I: Isa, T: Float>(x: &[T]) -> f64 {
-    let [s] = sums::<I, _, _, _>([x], |[v]| [v * v]);
+    let [s] = sums_in::<I, _, _, _>([x], |[v]| [v * v]);
     s / x.len() as f64
 }
 
@@ -63,12 +63,12 @@ fn affine_gradient_body<I: Isa, T: Float>(
 ) -> (f64, f64) {
     let terms = |[x, d]: [T; 2]| [d, d * ((x - mean) * rstd)];
     let [sum, product] = match activation {
-        Activation::Identity => sums::<I, _, _, _>([x, gy], terms),
+        Activation::Identity => sums_in::<I, _, _, _>([x, gy], terms),
         Activation::Silu => {
             for ((d, x), g) in d.iter_mut().zip(x).zip(gy) {
                 *d = *g * silu_derivative::<I, T>(I::fma(*x, scale, shift));
             }
-            sums::<I, _, _, _>([x, d], terms)
+            sums_in::<I, _, _, _>([x, d], terms)
         }
     };
     (sum, product)
@@ -129,7 +129,7 @@ fn row_gradient_body<I: Isa, T: Float>(
     dbeta: &mut [T],
 ) {
     let n = x.len() as f64;
-    let [sum, product] = sums::<I, _, _, _>([x, gy, gamma], |[x, gy, gamma]| {
+    let [sum, product] = sums_in::<I, _, _, _>([x, gy, gamma], |[x, gy, gamma]| {
         let g = gy * gamma;
         [g, g * ((x - mean) * rstd)]
     });

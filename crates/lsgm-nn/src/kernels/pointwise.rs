@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::{BLOCK, Float, Isa, dispatch, sums, uninit};
+use super::{BLOCK, Float, Isa, dispatch, sums_in, uninit};
 
 /// A function of one variable.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -102,25 +102,25 @@ fn gradient_body<I: Isa, T: Float>(function: Function, x: &[T], gy: &[T], dx: &m
 
 #[inline(always)]
 fn total_body<I: Isa, T: Float>(x: &[T]) -> f64 {
-    let [s] = sums::<I, _, _, _>([x], |[v]| [v]);
+    let [s] = sums_in::<I, _, _, _>([x], |[v]| [v]);
     s
 }
 
 #[inline(always)]
 fn dot_body<I: Isa, T: Float>(x: &[T], y: &[T]) -> f64 {
-    let [s] = sums::<I, _, _, _>([x, y], |[x, y]| [x * y]);
+    let [s] = sums_in::<I, _, _, _>([x, y], |[x, y]| [x * y]);
     s
 }
 
 #[inline(always)]
 fn square_sum_body<I: Isa, T: Float>(x: &[T]) -> f64 {
-    let [s] = sums::<I, _, _, _>([x], |[v]| [v * v]);
+    let [s] = sums_in::<I, _, _, _>([x], |[v]| [v * v]);
     s
 }
 
 #[inline(always)]
 fn bernoulli_body<I: Isa, T: Float>(logits: &[T], x: &[T]) -> f64 {
-    let [s] = sums::<I, _, _, _>([logits, x], |[l, x]| [x * l - softplus::<I, T>(l)]);
+    let [s] = sums_in::<I, _, _, _>([logits, x], |[l, x]| [x * l - softplus::<I, T>(l)]);
     s
 }
 

@@ -116,7 +116,7 @@ const SUM_BLOCK: usize = 16 * LANES;
 /// `f` maps the `N` elements at one place to the `M` terms. The terms of a few registers are written down first, by a
 /// loop that the compiler vectorises, and added in registers then: of one loop for both it makes scalar code.
 #[inline(always)]
-pub(crate) fn sums<I: Isa, T: Float, const N: usize, const M: usize>(
+pub(crate) fn sums_in<I: Isa, T: Float, const N: usize, const M: usize>(
     slices: [&[T]; N],
     f: impl Fn([T; N]) -> [T; M],
 ) -> [f64; M] {
@@ -136,9 +136,13 @@ pub(crate) fn sums<I: Isa, T: Float, const N: usize, const M: usize>(
             }
             let chunks: [&[T]; N] = slices.map(|s| &s[start..start + len]);
             for j in 0..len {
-                let values = f(std::array::from_fn(|k| chunks[k][j]));
-                for m in 0..M {
-                    terms[m][j] = values[m];
+                // SAFETY: every chunk has `len` elements, and `len` is at most `LANES`. Checks would make the compiler
+                // leave the last elements of every chunk to scalar code.
+                unsafe {
+                    let values = f(std::array::from_fn(|k| *chunks[k].get_unchecked(j)));
+                    for m in 0..M {
+                        *terms[m].get_unchecked_mut(j) = values[m];
+                    }
                 }
             }
             for m in 0..M {
@@ -158,10 +162,20 @@ pub(crate) fn sums<I: Isa, T: Float, const N: usize, const M: usize>(
     totals
 }
 
+/// [`sums_in`] without an instruction set: slower.
+#[allow(dead_code)]
+#[inline(always)]
+pub(crate) fn sums<T: Float, const N: usize, const M: usize>(
+    slices: [&[T]; N],
+    f: impl Fn([T; N]) -> [T; M],
+) -> [f64; M] {
+    sums_in::<Plain, T, N, M>(slices, f)
+}
+
 /// The largest element, minus infinity for none; whether NaN counts depends on the instruction set.
 #[inline(always)]
 pub(crate) fn max<I: Isa, T: Float>(x: &[T]) -> T {
-    // SAFETY: as in `sums`.
+    // SAFETY: as in `sums_in`.
     let simd = unsafe { I::registers() };
     let none = T::of(f64::NEG_INFINITY);
     let mut lanes = [T::splat(simd, none); WAYS];
