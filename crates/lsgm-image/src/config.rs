@@ -43,6 +43,20 @@ pub enum PixelLikelihood {
     Normal,
 }
 
+/// Section `[autoencoder]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum ModelConfig {
+    /// A hierarchical VAE.
+    Nvae(NvaeConfig),
+}
+
+impl Default for ModelConfig {
+    fn default() -> Self {
+        Self::Nvae(NvaeConfig::default())
+    }
+}
+
 /// `kind = "nvae"`: the hierarchical VAE of Vahdat and Kautz 2020 (arXiv 2007.03898) in the form that LSGM trains.
 ///
 /// The image is halved `preprocess_blocks` times before the first latents. Latents come in groups, `groups_per_scale` at

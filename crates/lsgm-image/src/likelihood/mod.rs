@@ -42,7 +42,8 @@ impl PixelDistribution {
 
     /// The distribution with parameters `[B, P, H, W]`.
     pub(crate) fn with(&self, parameters: Tensor) -> Box<dyn Likelihood> {
-        let logistic = |parameters, form| Box::new(DiscretizedLogistic::new(parameters, self.channels, self.levels, form));
+        let logistic =
+            |parameters, form| Box::new(DiscretizedLogistic::new(parameters, self.channels, self.levels, form));
         match self.kind {
             PixelLikelihood::Bernoulli => Box::new(Bernoulli::new(parameters)),
             PixelLikelihood::Normal => Box::new(PixelNormal::new(parameters)),

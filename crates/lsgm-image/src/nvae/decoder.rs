@@ -46,7 +46,8 @@ impl TopDown {
         let mut postprocess = Vec::new();
         for block in (0..config.preprocess_blocks).rev() {
             for cell in 0..config.postprocess_cells {
-                let (inputs, step) = if cell == 0 { (channels(block + 1), Step::Double) } else { (channels(block), Step::Keep) };
+                let (inputs, step) =
+                    if cell == 0 { (channels(block + 1), Step::Double) } else { (channels(block), Step::Keep) };
                 let site = site.pp("post_process").pp(postprocess.len());
                 postprocess.push(Cell::new(inputs, channels(block), step, branch, style, &site)?);
             }
@@ -118,9 +119,8 @@ fn tower(config: &NvaeConfig, style: Style, site: &Site<'_>) -> Result<Vec<Unit>
     let branch = config.cells.decoder();
     let (mut units, mut group, latent) = (Vec::new(), 0, config.latent_channels);
     for scale in (0..config.latent_scales).rev() {
-        let channels = |scale: usize| {
-            config.decoder_channels * config.channel_multipliers[config.preprocess_blocks + scale]
-        };
+        let channels =
+            |scale: usize| config.decoder_channels * config.channel_multipliers[config.preprocess_blocks + scale];
         let here = channels(scale);
         for _ in 0..config.groups_per_scale {
             let mix = site.pp("dec_tower").pp(units.len()).pp("conv");

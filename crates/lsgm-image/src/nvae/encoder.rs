@@ -47,7 +47,8 @@ impl BottomUp {
         for block in 0..config.preprocess_blocks {
             for cell in 0..config.preprocess_cells {
                 let last = cell + 1 == config.preprocess_cells;
-                let (outputs, step) = if last { (channels(block + 1), Step::Halve) } else { (channels(block), Step::Keep) };
+                let (outputs, step) =
+                    if last { (channels(block + 1), Step::Halve) } else { (channels(block), Step::Keep) };
                 let site = site.pp("pre_process").pp(preprocess.len());
                 preprocess.push(Cell::new(channels(block), outputs, step, branch, style, &site)?);
             }

@@ -111,7 +111,9 @@ impl Nvae {
             match z.side.get(side) {
                 None => rng.normal_tensor(dims.as_slice(), state.dtype(), state.device()),
                 Some(z) if z.dims() == dims => Ok(z.clone()),
-                Some(z) => Err(Error::contract("decoder", format!("side latents of {:?} instead of {dims:?}", z.dims()))),
+                Some(z) => {
+                    Err(Error::contract("decoder", format!("side latents of {:?} instead of {dims:?}", z.dims())))
+                }
             }
         })
     }

@@ -257,7 +257,9 @@ fn item_gradient_body<I: Isa, T: Float>(s: &Logistics, parameters: &[T], x: &[T]
                 let (pixels, scales) = (item.pixel(channel), item.parameter(s.plane(1, channel, component)));
                 let scale_gradients = &mut d[place(s.plane(1, channel, component))];
                 let sources = joint.iter().zip(pixels).zip(&means).zip(scales);
-                for ((d, slope), (((share, x), mean), scale)) in scale_gradients.iter_mut().zip(&mut slopes).zip(sources) {
+                for ((d, slope), (((share, x), mean), scale)) in
+                    scale_gradients.iter_mut().zip(&mut slopes).zip(sources)
+                {
                     let (dmean, dscale) = log_mass_gradient::<I, T>(*x, *mean, *scale, half);
                     *slope = *share * dmean;
                     *d = *share * dscale;

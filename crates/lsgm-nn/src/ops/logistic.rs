@@ -58,7 +58,10 @@ pub fn discretized_logistic_log_prob(
     let s = form.logistics(*channels, height * width, 1.0 / (levels - 1) as f64);
     if parameters.dims() != [*batch, s.planes(), *height, *width] {
         let (parameters, planes) = (parameters.dims(), s.planes());
-        return Err(fault(op, format!("parameters {parameters:?} must have {planes} channels for pixels {:?}", x.dims())));
+        return Err(fault(
+            op,
+            format!("parameters {parameters:?} must have {planes} channels for pixels {:?}", x.dims()),
+        ));
     }
     apply2(DiscretizedLogistic(s), [parameters, &x.detach()])
 }

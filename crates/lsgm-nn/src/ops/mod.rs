@@ -9,6 +9,7 @@ mod bilinear;
 mod conv;
 mod custom;
 mod embedding;
+mod gated_residual;
 mod likelihood;
 mod linear;
 mod logistic;
@@ -28,6 +29,7 @@ pub use conv::{
     conv1d, conv2d,
 };
 pub use embedding::embedding;
+pub use gated_residual::gated_residual;
 pub use likelihood::{bernoulli_log_prob, categorical_log_prob};
 pub use linear::linear;
 pub use logistic::{LogisticForm, discretized_logistic_log_prob};
