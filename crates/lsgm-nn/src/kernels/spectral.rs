@@ -12,7 +12,7 @@ fn normalize<T: Float>(x: &mut [T]) -> f64 {
     let length = squares.sqrt();
     let scale = T::of(1.0 / length.max(SHORTEST));
     for v in x {
-        *v = *v * scale;
+        *v *= scale;
     }
     length
 }
