@@ -8,12 +8,14 @@
 
 mod config;
 mod likelihood;
+mod modality;
 mod nvae;
 mod published;
 mod render;
 
 pub use config::{CellKind, ImageShape, ModelConfig, NvaeConfig, PixelLikelihood};
 pub use likelihood::{Bernoulli, DiscretizedLogistic, PixelNormal};
+pub use modality::Image;
 pub use nvae::{Inference, Nvae};
 pub use published::{PublishedName, SPECTRAL_STATE, published_image, published_name};
 pub use render::grid;

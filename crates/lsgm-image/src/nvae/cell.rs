@@ -47,10 +47,10 @@ impl CellKind {
     }
 }
 
-/// What all cells of a model share.
+/// What the branch of a cell is, and whether squeeze-and-excitation follows it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Style {
-    pub(super) kind: CellKind,
+    pub(super) branch: Branch,
     pub(super) squeeze_excite: bool,
 }
 
@@ -66,12 +66,11 @@ impl Cell {
         inputs: usize,
         outputs: usize,
         step: Step,
-        branch: Branch,
         style: Style,
         site: &Site<'_>,
     ) -> Result<Self> {
         let at = |i: usize| site.pp("_ops").pp(i);
-        let branch: Vec<Box<dyn Block>> = match branch {
+        let branch: Vec<Box<dyn Block>> = match style.branch {
             Branch::BnSwish => vec![
                 Box::new(BnSwishConv::new(inputs, outputs, step, &at(0))?),
                 Box::new(BnSwishConv::new(outputs, outputs, Step::Keep, &at(1))?),

@@ -41,21 +41,20 @@ impl TopDown {
         site: &Site<'_>,
     ) -> Result<Self> {
         let channels = |size: usize| config.decoder_channels * config.channel_multipliers[size];
-        let style = Style { kind: config.cells, squeeze_excite: config.squeeze_excite };
-        let branch = config.cells.postprocess();
+        let style = Style { branch: config.cells.postprocess(), squeeze_excite: config.squeeze_excite };
         let mut postprocess = Vec::new();
         for block in (0..config.preprocess_blocks).rev() {
             for cell in 0..config.postprocess_cells {
                 let (inputs, step) =
                     if cell == 0 { (channels(block + 1), Step::Double) } else { (channels(block), Step::Keep) };
                 let site = site.pp("post_process").pp(postprocess.len());
-                postprocess.push(Cell::new(inputs, channels(block), step, branch, style, &site)?);
+                postprocess.push(Cell::new(inputs, channels(block), step, style, &site)?);
             }
         }
         let start = (channels(config.halvings()), height, width);
         Ok(Self {
             start: site.params.get("prior_ftr0", start, Init::Uniform(1.0))?,
-            tower: tower(config, style, site)?,
+            tower: tower(config, site)?,
             groups: config.latent_scales * config.groups_per_scale,
             postprocess,
             output: Plan::new(channels(0), outputs, 3).build(&site.pp("image_conditional").pp(1))?,
@@ -115,8 +114,8 @@ impl Combiner {
     }
 }
 
-fn tower(config: &NvaeConfig, style: Style, site: &Site<'_>) -> Result<Vec<Unit>> {
-    let branch = config.cells.decoder();
+fn tower(config: &NvaeConfig, site: &Site<'_>) -> Result<Vec<Unit>> {
+    let style = Style { branch: config.cells.decoder(), squeeze_excite: config.squeeze_excite };
     let (mut units, mut group, latent) = (Vec::new(), 0, config.latent_channels);
     for scale in (0..config.latent_scales).rev() {
         let channels =
@@ -131,12 +130,12 @@ fn tower(config: &NvaeConfig, style: Style, site: &Site<'_>) -> Result<Vec<Unit>
             group += 1;
             for _ in 0..config.decoder_cells {
                 let site = site.pp("dec_tower").pp(units.len());
-                units.push(Unit::Cell(Cell::new(here, here, Step::Keep, branch, style, &site)?));
+                units.push(Unit::Cell(Cell::new(here, here, Step::Keep, style, &site)?));
             }
         }
         if scale > 0 {
             let site = site.pp("dec_tower").pp(units.len());
-            units.push(Unit::Cell(Cell::new(here, channels(scale - 1), Step::Double, branch, style, &site)?));
+            units.push(Unit::Cell(Cell::new(here, channels(scale - 1), Step::Double, style, &site)?));
         }
     }
     Ok(units)

@@ -41,8 +41,7 @@ pub(super) struct Features {
 impl BottomUp {
     pub(super) fn new(config: &NvaeConfig, image: &ImageShape, site: &Site<'_>) -> Result<Self> {
         let channels = |size: usize| config.encoder_channels * config.channel_multipliers[size];
-        let style = Style { kind: config.cells, squeeze_excite: config.squeeze_excite };
-        let branch = config.cells.encoder();
+        let style = Style { branch: config.cells.encoder(), squeeze_excite: config.squeeze_excite };
         let mut preprocess = Vec::new();
         for block in 0..config.preprocess_blocks {
             for cell in 0..config.preprocess_cells {
@@ -50,7 +49,7 @@ impl BottomUp {
                 let (outputs, step) =
                     if last { (channels(block + 1), Step::Halve) } else { (channels(block), Step::Keep) };
                 let site = site.pp("pre_process").pp(preprocess.len());
-                preprocess.push(Cell::new(channels(block), outputs, step, branch, style, &site)?);
+                preprocess.push(Cell::new(channels(block), outputs, step, style, &site)?);
             }
         }
         let (tower, combiners) = tower(config, style, site)?;
@@ -111,7 +110,6 @@ impl BottomUp {
 
 /// The units of the tower and the combiners.
 fn tower(config: &NvaeConfig, style: Style, site: &Site<'_>) -> Result<(Vec<Unit>, Vec<Conv>)> {
-    let branch = config.cells.encoder();
     let (mut units, mut combiners) = (Vec::new(), Vec::new());
     for scale in 0..config.latent_scales {
         let multiplier = config.channel_multipliers[config.preprocess_blocks + scale];
@@ -120,7 +118,7 @@ fn tower(config: &NvaeConfig, style: Style, site: &Site<'_>) -> Result<(Vec<Unit
         for group in 0..config.groups_per_scale {
             for _ in 0..config.encoder_cells {
                 let site = site.pp("enc_tower").pp(units.len());
-                units.push(Unit::Cell(Cell::new(channels, channels, Step::Keep, branch, style, &site)?));
+                units.push(Unit::Cell(Cell::new(channels, channels, Step::Keep, style, &site)?));
             }
             if !(last_scale && group + 1 == config.groups_per_scale) {
                 let site = site.pp("enc_tower").pp(units.len()).pp("conv");
@@ -131,7 +129,7 @@ fn tower(config: &NvaeConfig, style: Style, site: &Site<'_>) -> Result<(Vec<Unit
         if !last_scale {
             let outputs = config.encoder_channels * config.channel_multipliers[config.preprocess_blocks + scale + 1];
             let below = site.pp("enc_tower").pp(units.len());
-            let cell = Cell::new(channels, outputs, Step::Halve, branch, style, &below)?;
+            let cell = Cell::new(channels, outputs, Step::Halve, style, &below)?;
             let progressive = config.progressive_input.then(|| {
                 let site = site.pp("progressive_input_cells").pp(scale).pp("conv");
                 BnSwishConv::new(channels, outputs, Step::Halve, &site).map(Box::new)
