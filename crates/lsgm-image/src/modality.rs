@@ -23,12 +23,8 @@ impl Modality for Image {
 
     fn new(data: &ImageConfig, model: &ModelConfig, _: &Assets) -> Result<Self> {
         data.validate()?;
-        let shape = ImageShape {
-            channels: data.channels,
-            height: data.height,
-            width: data.width,
-            bits: u32::from(data.bits),
-        };
+        let shape =
+            ImageShape { channels: data.channels, height: data.height, width: data.width, bits: u32::from(data.bits) };
         match model {
             ModelConfig::Nvae(nvae) => nvae.validate(&shape)?,
         }

@@ -29,8 +29,8 @@ fn golden(name: &str) -> Option<Golden> {
     let nvae = Nvae::new(&config, image, &store.root()).unwrap();
 
     // Every published name and shape is ours, and the other way round but for the state of the penalty.
-    let mut weights: BTreeMap<String, Tensor> =
-        store.tensors().into_iter().filter(|(name, _)| name.ends_with(SPECTRAL_STATE)).collect();
+    let state = store.tensors().into_iter().filter(|(name, _)| name.ends_with(SPECTRAL_STATE));
+    let mut weights: BTreeMap<String, Tensor> = state.map(|(name, t)| (name, t.copy().unwrap())).collect();
     let mut io = BTreeMap::new();
     for (name, tensor) in candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).unwrap() {
         if let Some(name) = name.strip_prefix("io.") {

@@ -62,13 +62,7 @@ pub(super) struct Cell {
 }
 
 impl Cell {
-    pub(super) fn new(
-        inputs: usize,
-        outputs: usize,
-        step: Step,
-        style: Style,
-        site: &Site<'_>,
-    ) -> Result<Self> {
+    pub(super) fn new(inputs: usize, outputs: usize, step: Step, style: Style, site: &Site<'_>) -> Result<Self> {
         let at = |i: usize| site.pp("_ops").pp(i);
         let branch: Vec<Box<dyn Block>> = match style.branch {
             Branch::BnSwish => vec![
