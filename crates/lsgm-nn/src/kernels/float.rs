@@ -25,7 +25,6 @@ pub(crate) trait Float: WithDType + super::Vectors {
     /// `ln(1 + u)` for `u` in [0, 1].
     fn ln_1p_unit<I: super::Isa>(self) -> Self;
     fn ln(self) -> Self;
-    fn tanh(self) -> Self;
     fn erf(self) -> Self;
     /// The elements of a storage of this type.
     fn slice_mut(storage: &mut CpuStorage) -> candle_core::Result<&mut [Self]>;
@@ -92,10 +91,6 @@ impl Float for f32 {
         f32::ln(self)
     }
     #[inline(always)]
-    fn tanh(self) -> Self {
-        f32::tanh(self)
-    }
-    #[inline(always)]
     fn erf(self) -> Self {
         candle_core::cpu::erf::erf_f32(self)
     }
@@ -138,10 +133,6 @@ impl Float for f64 {
     #[inline(always)]
     fn ln(self) -> Self {
         f64::ln(self)
-    }
-    #[inline(always)]
-    fn tanh(self) -> Self {
-        f64::tanh(self)
     }
     #[inline(always)]
     fn erf(self) -> Self {

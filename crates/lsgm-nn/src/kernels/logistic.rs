@@ -57,6 +57,12 @@ impl Logistics {
     }
 }
 
+/// The hyperbolic tangent, to within the precision of numbers near 1.
+#[inline(always)]
+fn tanh<I: Isa, T: Float>(x: T) -> T {
+    T::of(2.0) * sigmoid::<I, T>(x + x) - T::ONE
+}
+
 /// `ln(1 − exp(−width))` without loss of digits at any width.
 #[inline(always)]
 fn log_width<I: Isa, T: Float>(width: T, log_of_width: T) -> T {
@@ -157,12 +163,12 @@ impl<'a, T: Float> Item<'a, T> {
 
     /// The means of a channel of a component, shifted by the channels before it.
     #[inline(always)]
-    fn means(&self, channel: usize, component: usize, means: &mut [T]) {
+    fn means<I: Isa>(&self, channel: usize, component: usize, means: &mut [T]) {
         means.copy_from_slice(self.parameter(self.s.plane(0, channel, component)));
         for &(coupling, other) in self.s.couplings(channel) {
             let raw = self.parameter(self.s.plane(2, coupling, component));
             for ((mean, raw), x) in means.iter_mut().zip(raw).zip(self.pixel(other)) {
-                *mean += raw.tanh() * *x;
+                *mean += tanh::<I, T>(*raw) * *x;
             }
         }
     }
@@ -178,7 +184,7 @@ impl<'a, T: Float> Item<'a, T> {
                 _ => joint.copy_from_slice(self.parameter(component)),
             }
             for channel in 0..self.s.channels {
-                self.means(channel, component, means);
+                self.means::<I>(channel, component, means);
                 let scales = self.parameter(self.s.plane(1, channel, component));
                 let pixels = self.pixel(channel);
                 for (((joint, x), mean), scale) in joint.iter_mut().zip(pixels).zip(&*means).zip(scales) {
@@ -253,7 +259,7 @@ fn item_gradient_body<I: Isa, T: Float>(s: &Logistics, parameters: &[T], x: &[T]
                 }
             }
             for channel in 0..s.channels {
-                item.means(channel, component, &mut means[..len]);
+                item.means::<I>(channel, component, &mut means[..len]);
                 let (pixels, scales) = (item.pixel(channel), item.parameter(s.plane(1, channel, component)));
                 let scale_gradients = &mut d[place(s.plane(1, channel, component))];
                 let sources = joint.iter().zip(pixels).zip(&means).zip(scales);
@@ -269,7 +275,7 @@ fn item_gradient_body<I: Isa, T: Float>(s: &Logistics, parameters: &[T], x: &[T]
                     let plane = s.plane(2, coupling, component);
                     let sources = item.parameter(plane).iter().zip(item.pixel(other)).zip(&slopes);
                     for (d, ((raw, x), slope)) in d[place(plane)].iter_mut().zip(sources) {
-                        let c = raw.tanh();
+                        let c = tanh::<I, T>(*raw);
                         *d = *slope * *x * (T::ONE - c * c);
                     }
                 }
