@@ -100,7 +100,7 @@ mod tests {
             let square = samples.sqr().unwrap().mean_all().unwrap().to_scalar::<f32>().unwrap();
             (mean, square - mean * mean)
         };
-        assert!((moments().0 - 7.0).abs() < 0.5 && moments().1 > 5.0, "{:?}", moments());
+        assert!((moments().0 - 7.0).abs() < 0.5 && moments().1 > 2.0, "{:?}", moments());
         let mut shares = Vec::new();
         readjust_batch_norm(&model, 120, &config, &Device::Cpu, &mut Rng::new(2), &mut |s| shares.push(s)).unwrap();
         let (mean, variance) = moments();
