@@ -556,3 +556,27 @@ fn share(key: &str, value: f64) -> Result<()> {
         Err(Error::config(key, format!("{value} does not lie between 0 and 1")))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_penalty_falls_by_factors_as_the_kl_weight_rises() {
+        let stage = VaeStage { kl_start: 0.0, kl_end: 1.0, kl_annealing: 0.5, ..VaeStage::default() };
+        let stage = VaeStage { regularizer: 0.01, regularizer_start: Some(1.0), ..stage };
+        let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-12, "{a} {b}");
+        for (progress, weight) in [(0.0, 1.0), (0.25, 0.1), (0.5, 0.01), (1.0, 0.01)] {
+            close(stage.regularizer_weight(progress), weight);
+        }
+        close(VaeStage { regularizer_start: None, ..stage }.regularizer_weight(0.0), 0.01);
+    }
+
+    #[test]
+    fn the_kl_weight_can_stop_below_one() {
+        let stage = VaeStage { kl_start: 0.1, kl_end: 0.7, kl_annealing: 0.5, ..VaeStage::default() };
+        let weights = [0.0, 0.25, 0.5, 1.0].map(|p| (stage.kl_weight(p) * 100.0).round());
+        assert_eq!(weights, [10.0, 40.0, 70.0, 70.0]);
+        assert_eq!(VaeStage { kl_annealing: 0.0, ..stage }.kl_weight(0.0), 0.7);
+    }
+}

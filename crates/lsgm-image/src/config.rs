@@ -76,9 +76,9 @@ pub struct NvaeConfig {
     pub channel_multipliers: Vec<usize>,
     /// How often the image is halved before the latents.
     pub preprocess_blocks: usize,
-    /// Encoder cells in front of each latent size; the last halves.
+    /// Encoder cells for each of these halvings; the last of them halves.
     pub preprocess_cells: usize,
-    /// Decoder cells behind each latent size; the first doubles.
+    /// Decoder cells for each doubling behind the latents; the first of them doubles.
     pub postprocess_cells: usize,
     /// Sizes that have latents.
     pub latent_scales: usize,

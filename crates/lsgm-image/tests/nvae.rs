@@ -6,7 +6,7 @@ use lsgm_image::{CellKind, ImageShape, Nvae, NvaeConfig, PixelLikelihood};
 
 const RGB: ImageShape = ImageShape { channels: 3, height: 16, width: 24, bits: 8 };
 
-/// Three scales, the first latents at a quarter of the image's size... the smallest at a sixteenth.
+/// Latents at a half and at a quarter of the image's size.
 fn hierarchical() -> NvaeConfig {
     NvaeConfig {
         encoder_channels: 8,
