@@ -1,4 +1,5 @@
 use lsgm_core::{Error, Result};
+use lsgm_image::NvaeConfig;
 use serde::{Deserialize, Serialize};
 
 /// Section `[autoencoder]`.
@@ -7,6 +8,8 @@ use serde::{Deserialize, Serialize};
 pub enum ModelConfig {
     /// A small residual VAE.
     Plain(PlainConfig),
+    /// A hierarchical VAE.
+    Nvae(NvaeConfig),
 }
 
 impl Default for ModelConfig {

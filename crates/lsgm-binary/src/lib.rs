@@ -1,15 +1,14 @@
-//! Binarized images: a small residual VAE with a Bernoulli likelihood, and everything the toolkit needs to train it.
+//! Binarized images: a small residual VAE or an NVAE, with a Bernoulli likelihood, and everything the toolkit needs to
+//! train them.
 //!
 //! Items are `[B, 1, H, W]` with values 0 and 1.
 
-mod bernoulli;
 mod blocks;
 mod config;
 mod modality;
 mod plain;
-mod render;
 
-pub use bernoulli::Bernoulli;
 pub use config::{ModelConfig, PlainConfig};
+pub use lsgm_image::Bernoulli;
 pub use modality::Binary;
 pub use plain::PlainVae;

@@ -1,12 +1,12 @@
 use std::path::Path;
 
 use candle_core::Tensor;
-use lsgm_core::{Arrangement, Artifact, Assets, Autoencoder, Dataset, Modality, Params, Result, Split};
+use lsgm_core::{Arrangement, Artifact, Assets, Autoencoder, Dataset, Error, Modality, Params, Result, Split};
 use lsgm_data::BinaryConfig;
+use lsgm_image::{ImageShape, Nvae, PixelLikelihood, grid};
 
 use crate::config::ModelConfig;
 use crate::plain::PlainVae;
-use crate::render::grid;
 
 /// Binarized images: `modality = "binary"`.
 #[derive(Debug, Clone)]
@@ -24,6 +24,13 @@ impl Modality for Binary {
         data.validate()?;
         match model {
             ModelConfig::Plain(plain) => plain.validate(data.height, data.width)?,
+            ModelConfig::Nvae(nvae) => {
+                let shape = shape(data);
+                nvae.validate(&shape)?;
+                if nvae.likelihood_of(&shape) != PixelLikelihood::Bernoulli {
+                    return Err(Error::config("autoencoder.likelihood", "binary images have `bernoulli`"));
+                }
+            }
         }
         Ok(Self { data: data.clone(), model: model.clone() })
     }
@@ -35,6 +42,7 @@ impl Modality for Binary {
     fn build(&self, params: &Params) -> Result<Box<dyn Autoencoder>> {
         Ok(match &self.model {
             ModelConfig::Plain(plain) => Box::new(PlainVae::new(plain, self.data.height, self.data.width, params)?),
+            ModelConfig::Nvae(nvae) => Box::new(Nvae::new(nvae, shape(&self.data), params)?),
         })
     }
 
@@ -45,4 +53,8 @@ impl Modality for Binary {
     fn render(&self, items: &Tensor, arrangement: Arrangement) -> Result<Vec<Artifact>> {
         Ok(vec![grid(items, arrangement)?])
     }
+}
+
+fn shape(data: &BinaryConfig) -> ImageShape {
+    ImageShape { channels: 1, height: data.height, width: data.width, bits: 1 }
 }

@@ -2,10 +2,10 @@ use candle_core::Tensor;
 use lsgm_core::{
     Autoencoder, Decoder, Encoder, Group, LatentShape, Latents, Likelihood, Params, Pass, Posterior, Result, soft_clamp,
 };
+use lsgm_image::Bernoulli;
 use lsgm_nn::ops::{self, Conv2dConfig};
 use lsgm_nn::{Conv2d, GroupNorm};
 
-use crate::bernoulli::Bernoulli;
 use crate::blocks::{ResidualBlock, conv3x3, norm_silu, run, stack};
 use crate::config::PlainConfig;
 

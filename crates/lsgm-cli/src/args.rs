@@ -103,9 +103,21 @@ pub(crate) struct Sample {
     #[command(flatten)]
     pub(crate) solver: SolverChoice,
 
+    #[command(flatten)]
+    pub(crate) batch_norm: BatchNormChoice,
+
     /// Write the denoising of the first items, from noise to data, to this file as well
     #[arg(long, value_name = "FILE")]
     pub(crate) film: Option<PathBuf>,
+}
+
+/// Which statistics the batch norms of a decoder use.
+#[derive(Debug, Args)]
+pub(crate) struct BatchNormChoice {
+    /// Let the decoder's batch norms follow N batches of the prior's samples first, in place of the statistics stored in
+    /// the run
+    #[arg(long, value_name = "N", value_parser = positive())]
+    pub(crate) readjust_bn: Option<usize>,
 }
 
 /// How samples are drawn.
@@ -222,6 +234,9 @@ pub(crate) struct Evaluate {
 
     #[command(flatten)]
     pub(crate) solver: SolverChoice,
+
+    #[command(flatten)]
+    pub(crate) batch_norm: BatchNormChoice,
 
     /// Change a key of [evaluate], such as evaluate.ode_items=0 (repeatable)
     #[arg(long, value_name = "KEY=VALUE")]

@@ -19,9 +19,10 @@ use crate::config::{Tree, section};
 /// ```
 /// use lsgm_binary::Binary;
 /// use lsgm_cli::Registry;
+/// use lsgm_image::Image;
 ///
 /// // What `Registry::default()` does:
-/// let registry = Registry::empty().with::<Binary>();
+/// let registry = Registry::empty().with::<Binary>().with::<Image>();
 /// assert_eq!(registry.names().collect::<Vec<_>>(), Registry::default().names().collect::<Vec<_>>());
 /// ```
 pub struct Registry {
@@ -30,7 +31,7 @@ pub struct Registry {
 
 impl Default for Registry {
     fn default() -> Self {
-        Self::empty().with::<lsgm_binary::Binary>()
+        Self::empty().with::<lsgm_binary::Binary>().with::<lsgm_image::Image>()
     }
 }
 

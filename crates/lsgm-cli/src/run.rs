@@ -8,7 +8,9 @@ use lsgm_core::{Assets, Dataset, ParamStore, Rng, Split};
 use lsgm_engine::{Model, ModelSpec, RunDir, Stage};
 use toml::Value;
 
+use crate::args::BatchNormChoice;
 use crate::config::{Config, Tree};
+use crate::progress::Progress;
 use crate::registry::{AnyModality, Registry};
 use crate::{Error, Result, terminal};
 
@@ -96,6 +98,18 @@ impl Run {
         let model = parts.spec.build_frozen(&store).map_err(|e| config.locate(e.into()))?;
         store.load(&weights).map_err(|e| another_architecture(path, e))?;
         Ok(Self { config, modality: parts.modality, model, device, path: path.to_owned() })
+    }
+
+    /// Follow `--readjust-bn`.
+    pub(crate) fn readjust_batch_norm(&self, choice: &BatchNormChoice, seed: u64) -> Result<()> {
+        let Some(passes) = choice.readjust_bn else { return Ok(()) };
+        let mut rng = Rng::new(seed).fork("readjust");
+        let mut progress = Progress::new("readjust");
+        let config = &self.config.sample;
+        lsgm_engine::readjust_batch_norm(&self.model, passes, config, &self.device, &mut rng, &mut |share| {
+            progress.update(share, "");
+        })?;
+        Ok(())
     }
 
     /// The folder of the data: the user's `dir`, or the one that the run was trained on.

@@ -78,12 +78,12 @@ impl LatentShape {
 /// Latents of a batch, as a decoder takes them.
 ///
 /// The score-based prior models `prior`. A hierarchical model with several spatial scales keeps the N(0, I) prior
-/// for the latents of its lower scales; those are `side`. An empty `side` asks the decoder to draw them.
+/// for the latents of the other scales; those are `side`. An empty `side` asks the decoder to draw them.
 #[derive(Debug, Clone)]
 pub struct Latents {
     /// The latent that the score-based prior models, `[B, C, *spatial]`.
     pub prior: Tensor,
-    /// Latents with a standard Normal prior, coarsest last.
+    /// Latents with a standard Normal prior, in the order in which the decoder takes them.
     pub side: Vec<Tensor>,
 }
 

@@ -61,7 +61,8 @@ pub trait Autoencoder: Encoder + Decoder {
         Ok((posterior, likelihood))
     }
 
-    /// A scalar to add to the training loss, such as a spectral penalty.
+    /// A penalty, such as one on spectral norms: a scalar that is added to the training loss with the weight
+    /// `train.vae.regularizer` or `train.lsgm.regularizer`.
     fn regularizer(&self) -> Result<Option<Tensor>> {
         Ok(None)
     }

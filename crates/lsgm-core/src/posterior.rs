@@ -18,8 +18,10 @@ pub struct Group {
     pub log_sigma: Tensor,
     /// The reparameterised sample, same shape.
     pub z: Tensor,
-    /// Whether the group lies at a lower scale, outside the score-based prior.
+    /// Whether the group lies at a scale of its own, outside the score-based prior.
     pub side: bool,
+    /// The Normal's own sample, where `z` is its image under a flow; see [`Group::through`].
+    pub base: Option<Tensor>,
 }
 
 impl Group {
@@ -32,12 +34,19 @@ impl Group {
     /// `z = mu + sigma · eps` for given `eps`.
     pub fn with_noise(mu: Tensor, log_sigma: Tensor, side: bool, eps: &Tensor) -> Result<Self> {
         let z = (&mu + (log_sigma.exp()? * eps)?)?;
-        Ok(Self { mu, log_sigma, z, side })
+        Ok(Self { mu, log_sigma, z, side, base: None })
+    }
+
+    /// The group behind a normalizing flow that preserves volume, given by its action on the sample. Entropy and
+    /// log-density stay those of the Normal; a divergence from N(0, I) is then estimated from the sample.
+    pub fn through(self, flow: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result<Self> {
+        Ok(Self { z: flow(&self.z)?, base: Some(self.z), ..self })
     }
 
     /// `log q(z | x)` of the sample in nats, summed over its dimensions: `[B]`.
     pub fn log_q(&self) -> Result<Tensor> {
-        let normalized = ((&self.z - &self.mu)? * self.log_sigma.neg()?.exp()?)?;
+        let sample = self.base.as_ref().unwrap_or(&self.z);
+        let normalized = ((sample - &self.mu)? * self.log_sigma.neg()?.exp()?)?;
         let per_element = ((normalized.sqr()? * -0.5)? - &self.log_sigma)?;
         Ok((per_item_sum(&per_element)? - 0.5 * (2.0 * PI).ln() * self.dim())?)
     }
@@ -52,7 +61,7 @@ impl Group {
         Ok((per_item_sum(&self.log_sigma)?.neg()? - 0.5 * (2.0 * PI * E).ln() * self.dim())?)
     }
 
-    /// `KL(q || N(0, I))` in closed form given the groups before it: `[B]` nats.
+    /// `KL(q || N(0, I))` given the groups before it: `[B]` nats. In closed form, but for a flow.
     pub fn kl_standard_normal(&self) -> Result<Tensor> {
         per_item_sum(&self.kl_elements()?)
     }
@@ -68,8 +77,11 @@ impl Group {
     }
 
     fn kl_elements(&self) -> Result<Tensor> {
-        let variance = (&self.log_sigma * 2.0)?.exp()?;
-        Ok((((self.mu.sqr()? + variance)? * 0.5)? - &self.log_sigma)?.affine(1.0, -0.5)?)
+        let second_moment = match &self.base {
+            None => (self.mu.sqr()? + (&self.log_sigma * 2.0)?.exp()?)?,
+            Some(_) => self.z.sqr()?,
+        };
+        Ok(((second_moment * 0.5)? - &self.log_sigma)?.affine(1.0, -0.5)?)
     }
 
     fn dim(&self) -> f64 {
@@ -90,7 +102,7 @@ impl Posterior {
         Ok(Self { groups: vec![Group::sample(mu, log_sigma, false, rng)?] })
     }
 
-    /// The sample: groups of the finest scale concatenated over channels, the others apart.
+    /// The sample: groups that the score-based prior models concatenated over channels, the others apart.
     pub fn latents(&self) -> Result<Latents> {
         let main: Vec<&Tensor> = self.groups.iter().filter(|g| !g.side).map(|g| &g.z).collect();
         let prior = match main.as_slice() {
@@ -153,7 +165,7 @@ fn sum(terms: impl Iterator<Item = Result<Tensor>>) -> Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::Device;
+    use candle_core::{DType, Device};
 
     #[test]
     fn closed_forms_agree_with_monte_carlo() {
@@ -184,7 +196,7 @@ mod tests {
 
     #[test]
     fn the_divergence_of_a_group_is_that_of_its_channels() {
-        let draw = |seed| Rng::new(seed).normal_tensor((4, 3, 2, 2), candle_core::DType::F64, &Device::Cpu).unwrap();
+        let draw = |seed| Rng::new(seed).normal_tensor((4, 3, 2, 2), DType::F64, &Device::Cpu).unwrap();
         let g = Group::sample(draw(1), draw(2), false, &mut Rng::new(3)).unwrap();
         let channels = g.kl_channels().unwrap();
         assert_eq!((channels.dims(), g.size()), (&[4, 3][..], 12));
@@ -192,6 +204,23 @@ mod tests {
         for (a, b) in total.iter().zip(g.kl_standard_normal().unwrap().to_vec1::<f64>().unwrap()) {
             assert!((a - b).abs() < 1e-9 && b > 0.0, "{a} {b}");
         }
+    }
+
+    #[test]
+    fn a_flow_keeps_density_and_entropy_and_its_divergence_follows_the_sample() {
+        let draw = |seed| Rng::new(seed).normal_tensor((20_000, 1, 2), DType::F64, &Device::Cpu).unwrap();
+        let (mu, log_sigma) = ((draw(1) * 0.0).unwrap().affine(1.0, 0.3).unwrap(), draw(1).affine(0.0, -0.7).unwrap());
+        let plain = Group::with_noise(mu, log_sigma, false, &draw(2)).unwrap();
+        // A shift preserves volume.
+        let flowed = plain.clone().through(|z| Ok((z + 0.5)?)).unwrap();
+        let mean = |t: Tensor| t.mean_all().unwrap().to_scalar::<f64>().unwrap();
+        assert_eq!(mean(plain.log_q().unwrap()), mean(flowed.log_q().unwrap()));
+        assert_eq!(mean(plain.neg_entropy().unwrap()), mean(flowed.neg_entropy().unwrap()));
+        let shifted = Group { mu: (&plain.mu + 0.5).unwrap(), ..plain };
+        let (estimate, exact) = (flowed.kl_standard_normal().unwrap(), shifted.kl_standard_normal().unwrap());
+        assert!((mean(estimate) - mean(exact)).abs() < 0.03);
+        let q = Posterior { groups: vec![flowed] };
+        assert!((mean(q.latents().unwrap().prior) - 0.8).abs() < 0.02);
     }
 
     #[test]

@@ -77,10 +77,12 @@ pub struct VaeStage {
     pub warmup: f64,
     /// Learning rate at the end of the cosine decay, as a share of `learning_rate`.
     pub final_ratio: f64,
-    /// Share of the stage over which the weight of the KL term rises to 1.
+    /// Share of the stage over which the weight of the KL term rises to `kl_end`.
     pub kl_annealing: f64,
     /// Weight of the KL term at the start.
     pub kl_start: f64,
+    /// Weight that it rises to. Below 1, stage 2 may go on from there (`train.lsgm.kl_start`).
+    pub kl_end: f64,
     /// During the annealing, weight the KL terms of the posterior's groups by their KL divergence per latent dimension
     /// (NVAE, appendix A), so that groups which say little are not silenced before they are of use.
     pub kl_balance: bool,
@@ -90,6 +92,13 @@ pub struct VaeStage {
     /// Nats, counted in the same way, below which a channel is taken to be inactive when the stage ends. With
     /// `prior.mask_inactive` such channels are hidden from the score network and keep the N(0, I) prior.
     pub inactive_kl: f64,
+    /// Weight of the autoencoder's own penalty where it has one, such as NVAE's on spectral norms and batch-norm scales;
+    /// 0 is off.
+    pub regularizer: f64,
+    /// Weight of that penalty at the start, if it is to fall to `regularizer` (by factors) as the weight of the KL term
+    /// rises to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub regularizer_start: Option<f64>,
     /// Largest global gradient norm; longer gradients are scaled down to it.
     pub gradient_clip: f64,
 }
@@ -106,9 +115,12 @@ impl Default for VaeStage {
             final_ratio: 0.1,
             kl_annealing: 0.2,
             kl_start: 0.1,
+            kl_end: 1.0,
             kl_balance: false,
             free_bits: 0.0,
             inactive_kl: 0.1,
+            regularizer: 1e-2,
+            regularizer_start: None,
             gradient_clip: 200.0,
         }
     }
@@ -149,6 +161,8 @@ pub struct LsgmStage {
     /// the gradient that it receives from what the prior says beyond N(0, I) rises from 0 to 1. Keeps the first steps of
     /// a prior that knows nothing yet from disturbing the encoder.
     pub encoder_gradient_warmup: f64,
+    /// Weight of the autoencoder's own penalty, as in stage 1.
+    pub regularizer: f64,
     /// Optimizer of the prior.
     pub prior_optimizer: OptimizerConfig,
     /// Highest learning rate of the prior.
@@ -180,6 +194,7 @@ impl Default for LsgmStage {
             kl_start: 1.0,
             kl_balance: false,
             encoder_gradient_warmup: 0.0,
+            regularizer: 1e-2,
             prior_optimizer: OptimizerConfig { kind: OptimizerKind::AdamW, ..OptimizerConfig::default() },
             prior_learning_rate: 1e-3,
             vae_optimizer: OptimizerConfig { kind: OptimizerKind::Adamax, ..OptimizerConfig::default() },
@@ -318,13 +333,21 @@ impl VaeStage {
 
     /// The weight of the KL term at a share of the stage.
     pub(crate) fn kl_weight(&self, progress: f64) -> f64 {
-        annealed(self.kl_start, self.kl_annealing, progress)
+        annealed(self.kl_start, self.kl_end, self.kl_annealing, progress)
+    }
+
+    /// The weight of the autoencoder's own penalty at a share of the stage.
+    pub(crate) fn regularizer_weight(&self, progress: f64) -> f64 {
+        match self.regularizer_start {
+            None => self.regularizer,
+            Some(start) => start * (self.regularizer / start).powf(self.kl_weight(progress)),
+        }
     }
 }
 
-/// From `start` to 1 over the first `share` of a stage.
-fn annealed(start: f64, share: f64, progress: f64) -> f64 {
-    if share <= 0.0 { 1.0 } else { (start + (1.0 - start) * progress / share).min(1.0) }
+/// From `start` to `end` over the first `share` of a stage.
+fn annealed(start: f64, end: f64, share: f64, progress: f64) -> f64 {
+    if share <= 0.0 { end } else { start + (end - start) * (progress / share).min(1.0) }
 }
 
 impl LsgmStage {
@@ -369,12 +392,12 @@ impl LsgmStage {
 
     /// The weight of entropy and cross entropy at a share of the stage.
     pub(crate) fn kl_weight(&self, progress: f64) -> f64 {
-        annealed(self.kl_start, self.kl_annealing, progress)
+        annealed(self.kl_start, 1.0, self.kl_annealing, progress)
     }
 
     /// The share of the score-based prior, as against N(0, I), in what the encoder is trained on.
     pub(crate) fn encoder_share(&self, progress: f64) -> f64 {
-        annealed(0.0, self.encoder_gradient_warmup, progress)
+        annealed(0.0, 1.0, self.encoder_gradient_warmup, progress)
     }
 
     pub(crate) fn schedule(&self) -> Schedule {
@@ -402,11 +425,17 @@ impl TrainConfig {
             ("final_ratio", v.final_ratio),
             ("kl_annealing", v.kl_annealing),
             ("kl_start", v.kl_start),
+            ("kl_end", v.kl_end),
         ] {
             share(&format!("train.vae.{key}"), value)?;
         }
         not_negative("train.vae.free_bits", v.free_bits)?;
         not_negative("train.vae.inactive_kl", v.inactive_kl)?;
+        not_negative("train.vae.regularizer", v.regularizer)?;
+        if let Some(start) = v.regularizer_start {
+            positive("train.vae.regularizer_start", start)?;
+            positive("train.vae.regularizer", v.regularizer)?;
+        }
         balanced("train.vae", v.kl_balance, v.kl_annealing)?;
         let l = &self.lsgm;
         l.budget()?;
@@ -420,6 +449,7 @@ impl TrainConfig {
         share("train.lsgm.kl_annealing", l.kl_annealing)?;
         share("train.lsgm.kl_start", l.kl_start)?;
         share("train.lsgm.encoder_gradient_warmup", l.encoder_gradient_warmup)?;
+        not_negative("train.lsgm.regularizer", l.regularizer)?;
         balanced("train.lsgm", l.kl_balance, l.kl_annealing)?;
         l.check_algorithm()
     }
@@ -524,5 +554,29 @@ fn share(key: &str, value: f64) -> Result<()> {
         Ok(())
     } else {
         Err(Error::config(key, format!("{value} does not lie between 0 and 1")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_penalty_falls_by_factors_as_the_kl_weight_rises() {
+        let stage = VaeStage { kl_start: 0.0, kl_end: 1.0, kl_annealing: 0.5, ..VaeStage::default() };
+        let stage = VaeStage { regularizer: 0.01, regularizer_start: Some(1.0), ..stage };
+        let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-12, "{a} {b}");
+        for (progress, weight) in [(0.0, 1.0), (0.25, 0.1), (0.5, 0.01), (1.0, 0.01)] {
+            close(stage.regularizer_weight(progress), weight);
+        }
+        close(VaeStage { regularizer_start: None, ..stage }.regularizer_weight(0.0), 0.01);
+    }
+
+    #[test]
+    fn the_kl_weight_can_stop_below_one() {
+        let stage = VaeStage { kl_start: 0.1, kl_end: 0.7, kl_annealing: 0.5, ..VaeStage::default() };
+        let weights = [0.0, 0.25, 0.5, 1.0].map(|p| (stage.kl_weight(p) * 100.0).round());
+        assert_eq!(weights, [10.0, 40.0, 70.0, 70.0]);
+        assert_eq!(VaeStage { kl_annealing: 0.0, ..stage }.kl_weight(0.0), 0.7);
     }
 }

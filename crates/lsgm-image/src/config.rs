@@ -43,6 +43,20 @@ pub enum PixelLikelihood {
     Normal,
 }
 
+/// Section `[autoencoder]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum ModelConfig {
+    /// A hierarchical VAE.
+    Nvae(NvaeConfig),
+}
+
+impl Default for ModelConfig {
+    fn default() -> Self {
+        Self::Nvae(NvaeConfig::default())
+    }
+}
+
 /// `kind = "nvae"`: the hierarchical VAE of Vahdat and Kautz 2020 (arXiv 2007.03898) in the form that LSGM trains.
 ///
 /// The image is halved `preprocess_blocks` times before the first latents. Latents come in groups, `groups_per_scale` at
@@ -62,9 +76,9 @@ pub struct NvaeConfig {
     pub channel_multipliers: Vec<usize>,
     /// How often the image is halved before the latents.
     pub preprocess_blocks: usize,
-    /// Encoder cells in front of each latent size; the last halves.
+    /// Encoder cells for each of these halvings; the last of them halves.
     pub preprocess_cells: usize,
-    /// Decoder cells behind each latent size; the first doubles.
+    /// Decoder cells for each doubling behind the latents; the first of them doubles.
     pub postprocess_cells: usize,
     /// Sizes that have latents.
     pub latent_scales: usize,

@@ -20,6 +20,7 @@ pub(super) fn sample(args: &Sample, registry: &Registry) -> Result<()> {
     let output = Output::prepare(&args.sheet.out)?;
     let film_output = args.film.as_deref().map(Output::prepare).transpose()?;
     let run = Run::open(&args.sheet.run, registry, &[], solver_overrides(&args.solver))?;
+    run.readjust_batch_norm(&args.batch_norm, args.sheet.seed)?;
     samples(&run, args.count, args.sheet.seed)?.show(&run, &output)?;
     match film_output {
         Some(output) => film(&run, args.count.min(FILM_ITEMS), args.sheet.seed)?.show(&run, &output),

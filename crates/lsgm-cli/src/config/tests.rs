@@ -1,5 +1,7 @@
 use std::path::Path;
 
+use candle_core::{DType, Device};
+
 use super::*;
 
 const PATH: &str = "configs/x.toml";
@@ -102,7 +104,7 @@ fn the_modality_is_asked_for_and_checked() {
     let message = refused("[train]\nseed = 1\n");
     assert_eq!(message, "configs/x.toml: `modality` must be given");
     let message = refused("modality = 'binar'\n");
-    assert_eq!(message, "configs/x.toml:1: `modality` is \"binar\"; did you mean \"binary\"? Known are binary");
+    assert_eq!(message, "configs/x.toml:1: `modality` is \"binar\"; did you mean \"binary\"? Known are binary, image");
     let message = refused("modality = 3\n");
     assert!(message.starts_with("configs/x.toml:1: `modality` must be a string, found integer"), "{message}");
 }
@@ -116,4 +118,32 @@ fn a_missing_file_and_broken_text_are_told() {
     assert!(Tree::read(&path).unwrap_err().to_string().ends_with("c.toml:2: the file is not UTF-8 text"));
     std::fs::write(&path, b"a = 1\na = 2\n").unwrap();
     assert!(Tree::read(&path).unwrap_err().to_string().contains("c.toml:2: not valid TOML: "));
+}
+
+/// A config of the project, and the model that it describes.
+fn shipped(name: &str) -> (Config, crate::run::Parts) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs").join(name);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let config = Config::resolve(Tree::parse(&text, &path).unwrap(), &Registry::default()).unwrap();
+    let parts = crate::run::Parts::new(&config, &lsgm_core::Assets::new()).unwrap();
+    (config, parts)
+}
+
+#[test]
+fn the_published_mnist_model_has_its_published_size() {
+    let (_, parts) = shipped("mnist.toml");
+    let store = lsgm_core::ParamStore::new(DType::F32, &Device::Cpu, lsgm_core::Rng::new(0));
+    let model = parts.spec.build(&store.root()).unwrap();
+    assert_eq!(model.latent_shape(), lsgm_core::LatentShape::plane(40, 8, 8));
+    let millions = |count: usize| (count as f64 / 1e5).round() / 10.0;
+    let vae = store.count("encoder.") + store.count("decoder.");
+    assert_eq!((millions(vae), millions(store.count("prior."))), (3.0, 63.8));
+}
+
+#[test]
+fn the_other_image_configs_describe_models() {
+    for name in ["omniglot", "cifar10-balanced", "cifar10-likelihood", "celeba-hq-256", "mnist-nvae-cpu", "cifar10-cpu"]
+    {
+        shipped(&format!("{name}.toml"));
+    }
 }

@@ -136,14 +136,15 @@ impl Tree {
 
 /// Put each of `defaults` where `values` has nothing. A section of another variant keeps its own defaults.
 pub(super) fn fill_defaults(values: &mut Table, defaults: &Table) {
+    if !same_variant(values, defaults) {
+        return;
+    }
     for (key, default) in defaults {
         match (values.get_mut(key), default) {
             (None, _) => {
                 values.insert(key.clone(), default.clone());
             }
-            (Some(Value::Table(section)), Value::Table(defaults)) if same_variant(section, defaults) => {
-                fill_defaults(section, defaults);
-            }
+            (Some(Value::Table(section)), Value::Table(defaults)) => fill_defaults(section, defaults),
             _ => {}
         }
     }

@@ -35,7 +35,7 @@ pub(crate) fn vae_loss(
     let kl = Balance::none(&posterior).sum(&posterior.kl_groups()?)?.mean_all()?;
     let (r, k) = (scalar(&reconstruction)?, scalar(&kl)?);
     let values = vec![("loss", scalar(&total)?), ("reconstruction", r), ("kl", k), ("nelbo_normal_prior", r + k)];
-    Ok(Loss { total: regularized(model, total)?, values })
+    Ok(Loss { total: regularized(model, total, config.regularizer_weight(progress))?, values })
 }
 
 /// Stage 2 at a share `progress` of it, end to end: reconstruction, negative encoder entropy and cross entropy with the
@@ -69,7 +69,7 @@ pub(crate) fn lsgm_loss(
         ("neg_entropy", h),
         ("cross_entropy", ce),
     ];
-    Ok(Loss { total: regularized(model, total)?, values })
+    Ok(Loss { total: regularized(model, total, config.regularizer)?, values })
 }
 
 /// The factors on the groups while the KL terms are annealed.
@@ -125,9 +125,13 @@ pub(crate) fn prior_loss(model: &Model, x: &Tensor, weighting: Weighting, pass: 
     Ok(Loss { values: vec![("loss", scalar(&total)?)], total })
 }
 
-fn regularized(model: &Model, total: Tensor) -> Result<Tensor> {
+/// `total` and the autoencoder's own penalty with its weight.
+fn regularized(model: &Model, total: Tensor, weight: f64) -> Result<Tensor> {
+    if weight == 0.0 {
+        return Ok(total);
+    }
     Ok(match model.autoencoder.regularizer()? {
-        Some(penalty) => (total + penalty)?,
+        Some(penalty) => (total + (penalty * weight)?)?,
         None => total,
     })
 }

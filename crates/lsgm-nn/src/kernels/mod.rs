@@ -11,13 +11,16 @@ mod simd;
 mod vector;
 
 pub(crate) mod attention;
+pub(crate) mod bilinear;
 pub(crate) mod conv;
 pub(crate) mod linear;
+pub(crate) mod logistic;
 pub(crate) mod norm;
 pub(crate) mod optimizer;
 pub(crate) mod pointwise;
 pub(crate) mod resample;
 pub(crate) mod softmax;
+pub(crate) mod spectral;
 pub(crate) mod tile;
 pub(crate) mod transpose;
 

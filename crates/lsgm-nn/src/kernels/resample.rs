@@ -50,17 +50,40 @@ pub(crate) fn pool<T: Float>(x: &[T], (rows, width): (usize, usize), factor: (us
 
 /// `x · sigmoid(logit)` with one logit for each of equally long runs of `x`.
 pub(crate) fn gate<T: Float>(x: &[T], logits: &[T]) -> Vec<T> {
+    scaled_gate(x, logits, T::ONE)
+}
+
+/// `scale · x · sigmoid(logit)`.
+pub(crate) fn scaled_gate<T: Float>(x: &[T], logits: &[T], scale: T) -> Vec<T> {
     let p = x.len() / logits.len();
     let planes = (BLOCK / p).max(1);
     let mut y = uninit(x.len());
     y.par_chunks_mut(planes * p).zip(x.par_chunks(planes * p)).zip(logits.par_chunks(planes)).for_each(
         |((y, x), logits)| {
             for ((y, x), l) in y.chunks_exact_mut(p).zip(x.chunks_exact(p)).zip(logits) {
-                let s = sigmoid::<Plain, T>(*l);
+                let s = scale * sigmoid::<Plain, T>(*l);
                 y.iter_mut().zip(x).for_each(|(y, x)| *y = *x * s);
             }
         },
     );
+    y
+}
+
+/// `skip + scale · x · sigmoid(logit)`.
+pub(crate) fn add_gated<T: Float>(skip: &[T], x: &[T], logits: &[T], scale: T) -> Vec<T> {
+    let p = x.len() / logits.len();
+    let planes = (BLOCK / p).max(1);
+    let mut y = uninit(x.len());
+    y.par_chunks_mut(planes * p)
+        .zip(skip.par_chunks(planes * p).zip(x.par_chunks(planes * p)))
+        .zip(logits.par_chunks(planes))
+        .for_each(|((y, (skip, x)), logits)| {
+            let runs = y.chunks_exact_mut(p).zip(skip.chunks_exact(p)).zip(x.chunks_exact(p));
+            for (((y, skip), x), l) in runs.zip(logits) {
+                let s = scale * sigmoid::<Plain, T>(*l);
+                y.iter_mut().zip(skip).zip(x).for_each(|((y, skip), x)| *y = *skip + *x * s);
+            }
+        });
     y
 }
 

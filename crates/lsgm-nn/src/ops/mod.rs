@@ -5,30 +5,38 @@
 
 mod activation;
 mod attention;
+mod bilinear;
 mod conv;
 mod custom;
 mod embedding;
+mod gated_residual;
 mod likelihood;
 mod linear;
+mod logistic;
 mod mask;
 mod norm;
 mod resample;
 mod scale_gradient;
 mod softmax;
+mod spectral;
 mod weight_norm;
 
 pub use activation::{elu, gelu, relu, sigmoid, silu, softplus};
 pub use attention::attention;
+pub use bilinear::upsample_bilinear2d;
 pub use conv::{
     Conv1dConfig, Conv2dConfig, ConvTranspose1dConfig, ConvTranspose2dConfig, conv_transpose1d, conv_transpose2d,
     conv1d, conv2d,
 };
 pub use embedding::embedding;
+pub use gated_residual::gated_residual;
 pub use likelihood::{bernoulli_log_prob, categorical_log_prob};
 pub use linear::linear;
+pub use logistic::{LogisticForm, discretized_logistic_log_prob};
 pub use mask::mask;
 pub use norm::{Activation, batch_norm_eval, batch_norm_train, group_norm, layer_norm, rms_norm};
 pub use resample::{avg_pool1d, avg_pool2d, global_avg_pool, squeeze_excite, upsample_nearest1d, upsample_nearest2d};
 pub use scale_gradient::scale_gradient;
 pub use softmax::{log_softmax, softmax};
+pub use spectral::spectral_norm;
 pub use weight_norm::weight_norm;

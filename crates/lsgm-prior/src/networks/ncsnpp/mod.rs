@@ -58,7 +58,7 @@ impl Ncsnpp {
         let plane = Plane::new(&shape);
         let shared = Shared {
             plane,
-            embedding: 4 * config.channels,
+            embedding: 4 * config.embedding,
             dropout: config.dropout,
             skip_rescale: config.skip_rescale,
             resampler: Resampler::new(config.fir, plane, params)?,
@@ -71,7 +71,7 @@ impl Ncsnpp {
             next: 0,
             skips: vec![],
         };
-        let (embedding, latent) = (4 * config.channels, shape.channels);
+        let (embedding, latent) = (4 * config.embedding, shape.channels);
         let dense = [dense(config.embedding, embedding, &build.place())?, dense(embedding, embedding, &build.place())?];
         let enter = conv(latent, config.channels, 3, plane, &build.place())?;
         let (down, channels) = build.down()?;
