@@ -118,7 +118,10 @@ fn both_halves_from_two_files_of_a_folder_make_one_run() {
     golden(&bench, "ncsnpp_vpsde").unwrap();
     std::fs::rename(bench.path("x.safetensors"), bench.path("both/prior.safetensors")).unwrap();
     let said = bench.lsgm(&format!("import both --out run --verify {GLYPHS}")).succeeds().stdout;
-    assert!(said.contains("vae.pt") && said.contains("prior.safetensors") && said.contains("ready to sample"), "{said}");
+    assert!(
+        said.contains("vae.pt") && said.contains("prior.safetensors") && said.contains("ready to sample"),
+        "{said}"
+    );
     bench.lsgm("sample run --count 2 --solver heun --steps 2 --out a.png").succeeds();
     bench.lsgm("train run --resume --time-budget 1s").succeeds();
 }
@@ -194,7 +197,9 @@ fn arguments_that_cannot_be_used_are_named() {
         bench.lsgm("import x.safetensors --out run").fails(2, &["x.safetensors", part]);
     }
     let file = golden(&bench, "ncsnpp_vpsde").unwrap();
-    change(&file, |_, metadata| drop(metadata.insert("args".into(), "{\"dataset\": \"mnist\", \"sde_type\": \"x\"}".into())));
+    change(&file, |_, metadata| {
+        drop(metadata.insert("args".into(), "{\"dataset\": \"mnist\", \"sde_type\": \"x\"}".into()))
+    });
     bench.lsgm("import x.safetensors --out run").fails(2, &["x.safetensors", "args.num_channels_dae"]);
     change(&file, |_, metadata| drop(metadata.remove("args")));
     bench.lsgm("import x.safetensors --out run").fails(2, &["x.safetensors", "args.json"]);

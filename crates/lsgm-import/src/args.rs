@@ -36,7 +36,11 @@ impl<'a> Args<'a> {
     pub(crate) fn one_of(&self, key: &str, usual: &'static str, known: &[&'static str]) -> Result<&'static str> {
         let Some(value) = self.given(key) else { return Ok(usual) };
         let text = value.as_str().ok_or_else(|| wrong(key, value, "a name"))?;
-        known.iter().find(|k| **k == text).copied().ok_or_else(|| wrong(key, value, &format!("one of {}", known.join(", "))))
+        known
+            .iter()
+            .find(|k| **k == text)
+            .copied()
+            .ok_or_else(|| wrong(key, value, &format!("one of {}", known.join(", "))))
     }
 
     fn given(&self, key: &str) -> Option<&'a Value> {

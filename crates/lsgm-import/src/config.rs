@@ -80,10 +80,12 @@ mod tests {
         assert_eq!(table["train"]["batch_size"].as_integer(), Some(32));
         assert_eq!(table["train"]["lsgm"]["prior_learning_rate"].as_float(), Some(3e-4));
         assert!(table["train"]["lsgm"].get("vae_learning_rate").is_none());
-        let table = of(json!({ "dataset": "celeba_256" }), ImageShape { channels: 3, height: 256, width: 256, bits: 5 });
+        let table =
+            of(json!({ "dataset": "celeba_256" }), ImageShape { channels: 3, height: 256, width: 256, bits: 5 });
         assert_eq!(table["data"]["set"].as_str(), Some("celeba-hq"));
         assert_eq!((table["data"]["bits"].as_integer(), table["data"]["flip"].as_bool()), (Some(5), Some(true)));
-        let table = of(json!({ "dataset": "lsun_church_64" }), ImageShape { channels: 3, height: 64, width: 64, bits: 8 });
+        let table =
+            of(json!({ "dataset": "lsun_church_64" }), ImageShape { channels: 3, height: 64, width: 64, bits: 8 });
         assert_eq!(table["data"]["kind"].as_str(), Some("image-folder"));
         assert_eq!(table["train"]["vae"]["epochs"].as_integer(), Some(100));
     }

@@ -128,9 +128,10 @@ impl Places {
     fn of(tensor: &TensorRef) -> Result<Self, String> {
         let elements = tensor.storage.elements;
         let count = tensor.shape.iter().try_fold(1u64, |n, size| n.checked_mul(*size));
-        let last = tensor.shape.iter().zip(&tensor.strides).try_fold(tensor.offset, |at, (size, stride)| {
-            at.checked_add(size.saturating_sub(1).checked_mul(*stride)?)
-        });
+        let last =
+            tensor.shape.iter().zip(&tensor.strides).try_fold(tensor.offset, |at, (size, stride)| {
+                at.checked_add(size.saturating_sub(1).checked_mul(*stride)?)
+            });
         let fits = match (count, last) {
             (Some(0), _) => true,
             (Some(count), Some(last)) => count <= elements && last < elements,

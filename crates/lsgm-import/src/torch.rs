@@ -40,11 +40,6 @@ impl<'a> TorchFile<'a> {
         Ok(Self { path, pickle, storages })
     }
 
-    /// The path of the file.
-    pub(crate) fn path(&self) -> &'a Path {
-        self.path
-    }
-
     /// What the file's pickle describes.
     pub(crate) fn pickle(&self) -> &Pickle {
         &self.pickle

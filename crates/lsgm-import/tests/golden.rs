@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device};
 use lsgm_core::{LatentShape, ParamStore, Rng};
-use lsgm_import::autoencoder::Architecture;
-use lsgm_import::{ImportError, Part, fit, prior, read};
+use lsgm_image::Nvae;
+use lsgm_import::autoencoder::{self, Architecture};
+use lsgm_import::{Check, ImportError, Part, fit, prior, read};
 use lsgm_prior::{NetworkConfig, Prior, SdeConfig};
 
 fn golden(name: &str) -> Option<PathBuf> {
@@ -37,7 +38,24 @@ fn a_published_prior_is_recomputed() {
     store.load(&weights).unwrap();
     let checks = prior::verify(&half, &config, shape, &store).unwrap();
     assert_eq!(checks.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(), ["pred", "mixed", "ode_z0", "ode_nfe"]);
-    assert!(checks.iter().all(lsgm_import::Check::passes), "{checks:?}");
+    assert!(checks.iter().all(Check::passes), "{checks:?}");
+}
+
+#[test]
+fn published_autoencoders_are_recomputed() {
+    for name in ["nvae_binary_mbconv.safetensors", "nvae_rgb_bnswish.safetensors"] {
+        let Some(path) = golden(name) else { return };
+        let half = read(&path).unwrap().autoencoder.unwrap();
+        let architecture = Architecture::published(&half.args).unwrap();
+        let store = ParamStore::new(DType::F32, &Device::Cpu, Rng::new(0));
+        Nvae::new(&architecture.nvae, architecture.image, &store.root()).unwrap();
+        let (place, own) = (autoencoder::place, autoencoder::is_own);
+        store.load(&fit(&path, Part::AUTOENCODER, &half.weights, place, own, &store).unwrap()).unwrap();
+        let checks = autoencoder::verify(&half, &architecture, &store).unwrap();
+        let names: Vec<_> = checks.iter().map(|c| c.name.as_str()).filter(|n| !n.starts_with("eps.")).collect();
+        assert_eq!(names, ["log_q", "recon_nll", "logits", "decode_logits"]);
+        assert!(checks.iter().all(Check::passes), "{checks:?}");
+    }
 }
 
 #[test]

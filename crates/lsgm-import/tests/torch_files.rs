@@ -79,7 +79,8 @@ fn both_forms_of_files_are_read_with_their_arguments() {
 fn memo_parameters_and_shared_tensors_are_followed() {
     let bench = Bench::new();
     let kept = [&tensor("0", 12, 0, &[12], &[1])[..], b"q\x07"].concat();
-    let parameter = call(global("torch._utils", "_rebuild_parameter"), &[b"h\x07".to_vec(), boolean(true), b"N".to_vec()]);
+    let parameter =
+        call(global("torch._utils", "_rebuild_parameter"), &[b"h\x07".to_vec(), boolean(true), b"N".to_vec()]);
     let content = dict(&[("args", args()), ("weights", dict(&[("stem.weight", kept), ("stem.bias", parameter)]))]);
     let weights = read(&bench.zip(content)).unwrap().autoencoder.unwrap().weights;
     assert_eq!(weights["stem.weight"].to_vec1::<f32>().unwrap(), weights["stem.bias"].to_vec1::<f32>().unwrap());

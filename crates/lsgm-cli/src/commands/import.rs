@@ -96,9 +96,8 @@ impl<'a> Models<'a> {
         let fresh = store.tensors();
         let (mut model, mut averages) = (fresh.clone(), fresh);
         if let Some(half) = &self.checkpoint.autoencoder {
-            let place = |t: &Tensors| {
-                fit(&half.path, Part::AUTOENCODER, t, autoencoder::place, autoencoder::is_own, &store)
-            };
+            let place =
+                |t: &Tensors| fit(&half.path, Part::AUTOENCODER, t, autoencoder::place, autoencoder::is_own, &store);
             model.extend(place(&half.weights).map_err(lsgm_core::Error::from)?);
             averages.extend(place(&averaged(&half.weights, &half.averages)).map_err(lsgm_core::Error::from)?);
         }

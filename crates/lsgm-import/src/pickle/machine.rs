@@ -64,7 +64,16 @@ impl Machine {
                 self.push(Node::Float(number))?;
             }
             opcode @ (b'X' | 0x8c | 0x8d) => {
-                let length = length(if opcode == b'X' { 4 } else if opcode == 0x8c { 1 } else { 8 }, source)?;
+                let length = length(
+                    if opcode == b'X' {
+                        4
+                    } else if opcode == 0x8c {
+                        1
+                    } else {
+                        8
+                    },
+                    source,
+                )?;
                 let text = source.text(length)?;
                 self.push(Node::Text(text))?;
             }
@@ -234,7 +243,9 @@ impl Machine {
     /// `("storage", class, key, device, elements)`, and in old files a view at the end.
     fn persistent(&mut self) -> Result<(), String> {
         let id = self.pop()?;
-        let Node::Tuple(members) = self.node(id) else { return Err("an external value is not named by a tuple".into()) };
+        let Node::Tuple(members) = self.node(id) else {
+            return Err("an external value is not named by a tuple".into());
+        };
         let members: Vec<&Node> = members.iter().map(|m| self.node(*m)).collect();
         let storage = match members.as_slice() {
             [Node::Text(kind), Node::Global(class), Node::Text(key), _, Node::Int(elements), view @ ..]
@@ -264,7 +275,9 @@ impl Machine {
             "collections.OrderedDict" | "collections.defaultdict" | "argparse.Namespace" => Node::Dict(Vec::new()),
             // An object of Python 2.
             "copy_reg._reconstructor" | "copyreg._reconstructor" => Node::Dict(Vec::new()),
-            "torch._utils._rebuild_tensor_v2" | "torch._utils._rebuild_tensor" => Node::Tensor(self.tensor(&arguments)?),
+            "torch._utils._rebuild_tensor_v2" | "torch._utils._rebuild_tensor" => {
+                Node::Tensor(self.tensor(&arguments)?)
+            }
             "torch._utils._rebuild_parameter"
             | "torch._utils._rebuild_parameter_with_state"
             | "torch._tensor._rebuild_from_type_v2"
@@ -299,7 +312,9 @@ impl Machine {
 
     /// `(storage, offset, shape, strides, ...)`.
     fn tensor(&self, arguments: &[Id]) -> Result<TensorRef, String> {
-        let [storage, offset, shape, strides, ..] = arguments else { return Err("a tensor lacks its shape".to_owned()) };
+        let [storage, offset, shape, strides, ..] = arguments else {
+            return Err("a tensor lacks its shape".to_owned());
+        };
         let (Node::Storage(storage), Node::Int(offset)) = (self.node(*storage), self.node(*offset)) else {
             return Err("a tensor lacks its storage".to_owned());
         };
@@ -355,7 +370,10 @@ impl Machine {
 fn is_known(module: &str, full: &str) -> bool {
     let package = module.split('.').next().unwrap_or_default();
     matches!(package, "torch" | "numpy" | "collections" | "pathlib")
-        || matches!(full, "argparse.Namespace" | "_codecs.encode" | "copy_reg._reconstructor" | "copyreg._reconstructor")
+        || matches!(
+            full,
+            "argparse.Namespace" | "_codecs.encode" | "copy_reg._reconstructor" | "copyreg._reconstructor"
+        )
         || matches!(full, "builtins.set" | "__builtin__.set" | "builtins.object" | "__builtin__.object")
 }
 

@@ -111,7 +111,8 @@ pub(crate) fn write_legacy(path: &Path, content: &[u8], storages: &[(&str, Vec<u
     let magic = [&[0x8a, 10][..], &[0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19]].concat();
     let machine = dict(&[("little_endian", boolean(true)), ("protocol_version", int(1001))]);
     let names: Vec<Code> = storages.iter().map(|(key, _)| text(key)).collect();
-    let mut bytes = [pickle(magic), pickle(int(1001)), pickle(machine), content.to_vec(), pickle(list(&names))].concat();
+    let mut bytes =
+        [pickle(magic), pickle(int(1001)), pickle(machine), content.to_vec(), pickle(list(&names))].concat();
     for (_, storage) in storages {
         bytes.extend((storage.len() as u64 / 4).to_le_bytes());
         bytes.extend(storage);
