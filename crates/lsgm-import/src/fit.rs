@@ -84,7 +84,8 @@ pub fn fit(
             continue;
         }
         match own(&name) {
-            true => drop(found.insert(name, tensor)),
+            // Not a view of the store: whoever loads it there would set a value from itself.
+            true => drop(found.insert(name, tensor.copy().map_err(lsgm_core::Error::from)?)),
             false => differences.push(format!("`{}` is missing", part.published(&name).unwrap_or(&name))),
         }
     }

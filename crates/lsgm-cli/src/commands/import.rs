@@ -93,7 +93,7 @@ impl<'a> Models<'a> {
         let store = ParamStore::new(DType::F32, &Device::Cpu, Rng::new(config.train.seed).fork("parameters"));
         let parts = Parts::new(config, &Default::default())?;
         parts.spec.build(&store.root()).map_err(|e| config.locate(e.into()))?;
-        let fresh = store.tensors();
+        let fresh = store.deep_copy()?.tensors();
         let (mut model, mut averages) = (fresh.clone(), fresh);
         if let Some(half) = &self.checkpoint.autoencoder {
             let place =
