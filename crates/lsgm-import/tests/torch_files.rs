@@ -148,7 +148,7 @@ fn code_is_named_and_never_run() {
         refused(&bench.zip(dict(&[("args", evil(module, name))])), &[&full]);
     }
     // The same through the newer instruction, and by objects that are made without a call.
-    let newer = [&text("os")[..], &text("system"), b"\x93", &tuple(&[command.clone()]), b"R"].concat();
+    let newer = [&text("os")[..], &text("system"), b"\x93", &tuple(std::slice::from_ref(&command)), b"R"].concat();
     refused(&bench.zip(newer), &["`os.system`"]);
     refused(&bench.zip([&b"("[..], &command, b"ios\nsystem\n"].concat()), &["instruction 0x69"]);
     // A known package is no way in: nothing of it is called either.

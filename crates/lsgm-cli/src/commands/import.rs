@@ -30,10 +30,11 @@ pub(super) fn run(args: &Import, registry: &Registry) -> Result<()> {
 
 /// A run directory is made anew: what is there may be a run of somebody's.
 fn refuse_existing(out: &Path) -> Result<()> {
-    match fs::read_dir(out) {
-        Ok(mut entries) if entries.next().is_none() => Ok(()),
-        Ok(_) => Err(Error::usage(format!("{}: holds files already: choose another --out", out.display()))),
-        Err(_) if out.exists() => Err(Error::usage(format!("{}: is a file: choose another --out", out.display()))),
+    let refuse = |what: &str| Err(Error::usage(format!("{}: {what}: choose another --out", out.display())));
+    match fs::read_dir(out).map(|mut entries| entries.next().is_none()) {
+        Ok(true) => Ok(()),
+        Ok(false) => refuse("holds files already"),
+        Err(_) if out.exists() => refuse("is a file"),
         Err(_) => Ok(()),
     }
 }
