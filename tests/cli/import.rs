@@ -213,7 +213,10 @@ fn malicious_and_damaged_files_are_told() {
     import().fails(2, &["x.pt", "no such file"]);
     let marker = bench.path("executed");
     let command = text(&format!("touch {}", marker.display()));
-    write_zip(&bench.path("x.pt"), &pickle(call(global("os", "system"), &[command])), &[]);
+    let evil = pickle(call(global("os", "system"), &[command]));
+    write_zip(&bench.path("x.pt"), &evil, &[]);
+    import().fails(2, &["x.pt", "`os.system`", "nothing was executed"]);
+    write_legacy(&bench.path("x.pt"), &evil, &[]);
     import().fails(2, &["x.pt", "`os.system`", "nothing was executed"]);
     assert!(!marker.exists());
     let weights = |elements: i64| {
