@@ -25,6 +25,7 @@ pub use lsgm_binary as binary;
 pub use lsgm_data as data;
 pub use lsgm_engine as engine;
 pub use lsgm_image as image;
+pub use lsgm_import as import;
 pub use lsgm_nn as nn;
 pub use lsgm_prior as prior;
 

@@ -5,6 +5,8 @@
 mod config;
 mod data;
 mod files;
+mod images;
+mod import;
 mod pipeline;
 mod runs;
 mod support;

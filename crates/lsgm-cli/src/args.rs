@@ -36,6 +36,8 @@ pub(crate) enum Command {
     Interpolate(Interpolate),
     /// Measure a trained model on data: the NELBO and its parts
     Evaluate(Evaluate),
+    /// Make a run directory of a checkpoint in the published LSGM or NVAE layout
+    Import(Import),
     /// List, show, fetch and check the known data sets
     #[command(subcommand)]
     Data(Data),
@@ -245,6 +247,29 @@ pub(crate) struct Evaluate {
     /// Write the figures to this file as well
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Import {
+    /// A .safetensors, .pt or .pth file, or a folder of them
+    #[arg(value_name = "CHECKPOINT")]
+    pub(crate) checkpoint: PathBuf,
+
+    /// Run directory to make
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+
+    /// Recompute the outputs that the files carry, and make nothing if they differ
+    #[arg(long)]
+    pub(crate) verify: bool,
+
+    /// Folder of the data that the run goes on with
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+
+    /// Change a config key of the run, such as train.batch_size=64 (repeatable)
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
 }
 
 /// A bound of the negative log-likelihood.

@@ -1,4 +1,4 @@
-use lsgm_core::RngState;
+use lsgm_core::{Rng, RngState};
 use serde::{Deserialize, Serialize};
 
 /// A stage of training.
@@ -48,7 +48,7 @@ pub struct TrainState {
     pub learning_rate_scale: f64,
     /// Number of times training went back to the last good state.
     pub rollbacks: u32,
-    /// Step counts of the optimizers by name.
+    /// Step counts of the optimizers by name. One that is not named starts anew.
     pub optimizer_steps: std::collections::BTreeMap<String, u64>,
     /// Bytes of `events.jsonl` that belong to this state.
     pub events_bytes: u64,
@@ -59,6 +59,11 @@ pub struct TrainState {
 impl TrainState {
     /// The layout this version writes.
     pub const FORMAT: u32 = 1;
+
+    /// The state in which a stage begins whose weights were made elsewhere: no step taken, optimizers new.
+    pub fn starting(stage: Stage, seed: u64) -> Self {
+        Self { stage, ..Self::new(Rng::new(seed).fork("training").state()) }
+    }
 
     pub(crate) fn new(rng: RngState) -> Self {
         Self {

@@ -126,14 +126,14 @@ impl Trainer {
         self.rng = Rng::restore(&checkpoint.state.rng)?;
         self.optimizers = self.fresh_optimizers(checkpoint.state.stage)?;
         for (name, part) in &mut self.optimizers {
+            let Some(steps) = checkpoint.state.optimizer_steps.get(*name) else { continue };
             let prefix = format!("{name}/");
             let moments = checkpoint
                 .optimizer
                 .iter()
                 .filter_map(|(k, t)| Some((k.strip_prefix(&prefix)?.to_owned(), t.clone())))
                 .collect();
-            let steps = checkpoint.state.optimizer_steps.get(*name).copied().unwrap_or(0);
-            part.optimizer.restore(&moments, steps)?;
+            part.optimizer.restore(&moments, *steps)?;
         }
         Ok(())
     }

@@ -4,6 +4,7 @@ mod completions;
 mod data;
 mod evaluate;
 mod finish;
+mod import;
 mod measures;
 mod sheets;
 mod train;
@@ -24,6 +25,7 @@ pub(crate) fn run(command: Command, registry: &Registry) -> Result<()> {
         Command::Reconstruct(args) => sheets::reconstruct(&args, registry),
         Command::Interpolate(args) => sheets::interpolate(&args, registry),
         Command::Evaluate(args) => evaluate::run(&args, registry),
+        Command::Import(args) => import::run(&args, registry),
         Command::Data(args) => data::run(&args),
         Command::Completions { shell } => completions::run(shell),
     }

@@ -91,6 +91,11 @@ impl Tree {
         Ok(Self { path: path.to_owned(), values, origins })
     }
 
+    /// Values that no config file holds; they come from the file `path`.
+    pub(crate) fn of(values: Table, path: &Path) -> Self {
+        Self { path: path.to_owned(), values, origins: Origins::default() }
+    }
+
     /// Apply one `key=value` of `--set`. The value is TOML; what is not, is taken as a string if it is a bare word.
     pub(crate) fn set_argument(&mut self, argument: &str) -> Result<()> {
         let label = format!("--set {argument}");

@@ -1,0 +1,92 @@
+//! Published `args` as sections of a config, beside those of the model.
+
+use lsgm_image::ImageShape;
+use serde_json::Value as Json;
+use toml::{Table, Value};
+
+use crate::autoencoder::Architecture;
+
+/// `modality`, `[data]` and `[train]` for a model with these `args`.
+pub fn sections(args: &Json, architecture: &Architecture) -> Table {
+    let mut table = Table::new();
+    let binary = architecture.image.bits == 1;
+    table.insert("modality".into(), if binary { "binary" } else { "image" }.into());
+    table.insert("data".into(), data(args, &architecture.image).into());
+    table.insert("train".into(), train(args).into());
+    table
+}
+
+fn data(args: &Json, image: &ImageShape) -> Table {
+    let whole = |n: usize| Value::Integer(i64::try_from(n).unwrap_or(i64::MAX));
+    let mut data = Table::new();
+    data.insert("height".into(), whole(image.height));
+    data.insert("width".into(), whole(image.width));
+    let set = match args.get("dataset").and_then(Json::as_str).unwrap_or_default() {
+        known @ ("mnist" | "omniglot" | "cifar10" | "ffhq") => Some(known),
+        "celeba_256" => Some("celeba-hq"),
+        _ => None,
+    };
+    if image.bits == 1 {
+        data.insert("set".into(), set.unwrap_or("mnist").into());
+        return data;
+    }
+    match set {
+        Some(set) => data.insert("set".into(), set.into()),
+        None => data.insert("kind".into(), "image-folder".into()),
+    };
+    data.insert("channels".into(), whole(image.channels));
+    data.insert("bits".into(), Value::Integer(image.bits.into()));
+    // Published models of photographs are trained on both sides of a mirror.
+    data.insert("flip".into(), (image.channels == 3).into());
+    data
+}
+
+/// What `args` say of the training; the rest is as usual here.
+fn train(args: &Json) -> Table {
+    let number = |key: &str| args.get(key).and_then(Json::as_i64).filter(|n| *n > 0).map(Value::Integer);
+    let rate = |key: &str| args.get(key).and_then(Json::as_f64).filter(|r| *r > 0.0).map(Value::Float);
+    let epochs = || number("epochs").unwrap_or(Value::Integer(100));
+    let mut train = Table::new();
+    let mut vae = Table::from_iter([("epochs".to_owned(), epochs())]);
+    let mut lsgm = Table::from_iter([("epochs".to_owned(), epochs())]);
+    let copy = |table: &mut Table, key: &str, value: Option<Value>| {
+        table.extend(value.map(|value| (key.to_owned(), value)));
+    };
+    copy(&mut train, "batch_size", number("batch_size"));
+    copy(&mut vae, "learning_rate", rate("learning_rate_vae"));
+    copy(&mut lsgm, "vae_learning_rate", rate("learning_rate_vae"));
+    copy(&mut lsgm, "prior_learning_rate", rate("learning_rate_dae"));
+    train.insert("vae".into(), vae.into());
+    train.insert("lsgm".into(), lsgm.into());
+    train
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lsgm_image::NvaeConfig;
+    use serde_json::json;
+
+    fn of(args: Json, image: ImageShape) -> Table {
+        sections(&args, &Architecture { nvae: NvaeConfig::default(), image })
+    }
+
+    #[test]
+    fn binary_and_colour_models_get_their_data() {
+        let args = json!({ "dataset": "mnist", "epochs": 200, "learning_rate_dae": 3e-4, "batch_size": 32 });
+        let table = of(args, ImageShape { channels: 1, height: 28, width: 28, bits: 1 });
+        assert_eq!(table["modality"].as_str(), Some("binary"));
+        assert_eq!(table["data"]["set"].as_str(), Some("mnist"));
+        assert_eq!(table["train"]["batch_size"].as_integer(), Some(32));
+        assert_eq!(table["train"]["lsgm"]["prior_learning_rate"].as_float(), Some(3e-4));
+        assert!(table["train"]["lsgm"].get("vae_learning_rate").is_none());
+        let table =
+            of(json!({ "dataset": "celeba_256" }), ImageShape { channels: 3, height: 256, width: 256, bits: 5 });
+        assert_eq!(table["data"]["set"].as_str(), Some("celeba-hq"));
+        assert_eq!((table["data"]["bits"].as_integer(), table["data"]["flip"].as_bool()), (Some(5), Some(true)));
+        let table =
+            of(json!({ "dataset": "lsun_church_64" }), ImageShape { channels: 3, height: 64, width: 64, bits: 8 });
+        assert_eq!(table["data"]["kind"].as_str(), Some("image-folder"));
+        assert_eq!(table["train"]["vae"]["epochs"].as_integer(), Some(100));
+    }
+}
