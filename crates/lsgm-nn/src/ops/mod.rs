@@ -10,10 +10,12 @@ mod custom;
 mod embedding;
 mod likelihood;
 mod linear;
+mod logistic;
 mod mask;
 mod norm;
 mod resample;
 mod scale_gradient;
+mod snake;
 mod softmax;
 mod weight_norm;
 
@@ -26,9 +28,11 @@ pub use conv::{
 pub use embedding::embedding;
 pub use likelihood::{bernoulli_log_prob, categorical_log_prob};
 pub use linear::linear;
+pub use logistic::logistic_mixture_log_prob;
 pub use mask::mask;
 pub use norm::{Activation, batch_norm_eval, batch_norm_train, group_norm, layer_norm, rms_norm};
 pub use resample::{avg_pool1d, avg_pool2d, global_avg_pool, squeeze_excite, upsample_nearest1d, upsample_nearest2d};
 pub use scale_gradient::scale_gradient;
+pub use snake::snake;
 pub use softmax::{log_softmax, softmax};
 pub use weight_norm::weight_norm;
