@@ -7,4 +7,5 @@ mod data;
 mod files;
 mod pipeline;
 mod runs;
+mod sound;
 mod support;
