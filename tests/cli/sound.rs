@@ -164,7 +164,8 @@ fn the_official_split_of_spoken_digits() {
     let Some(folder) = shared("data/fsdd/recordings") else { return };
     let bench = bench();
     let out = bench.lsgm(&format!("data check fsdd --data {}", folder.display())).succeeds().stdout;
-    for part in ["train  2430 recordings", "val    270 recordings", "test   300 recordings", "10 labels", "at 8000 Hz"] {
+    for part in ["train  2430 recordings", "val    270 recordings", "test   300 recordings", "10 labels", "at 8000 Hz"]
+    {
         assert!(out.contains(part), "{part} is missing in:\n{out}");
     }
 }

@@ -117,9 +117,18 @@ mod tests {
         assert!(drawn.iter().all(|v| (v * 32_768.0).fract() == 0.0));
         // The probability of an interval, from all values in it.
         for (low, high) in [(-0.3, -0.2), (0.49, 0.5), (0.0, 0.49)] {
-            let values: Vec<f32> = (0..LEVELS).map(|i| i as f32 / 32_768.0 - 1.0).filter(|v| (low..high).contains(v)).collect();
+            let values: Vec<f32> =
+                (0..LEVELS).map(|i| i as f32 / 32_768.0 - 1.0).filter(|v| (low..high).contains(v)).collect();
             let x = Tensor::from_vec(values.clone(), (values.len(), 1, 1), &Device::Cpu).unwrap();
-            let p = mixture(values.len()).log_prob(&x).unwrap().exp().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
+            let p = mixture(values.len())
+                .log_prob(&x)
+                .unwrap()
+                .exp()
+                .unwrap()
+                .sum_all()
+                .unwrap()
+                .to_scalar::<f32>()
+                .unwrap();
             let share = drawn.iter().filter(|v| (low..high).contains(*v)).count() as f32 / n as f32;
             let error = (p * (1.0 - p) / n as f32).sqrt();
             assert!((share - p).abs() < 4.0 * error + 1e-4, "{low}..{high}: {share} against {p}");

@@ -94,7 +94,8 @@ mod tests {
             assert_eq!(class_of(expand(f64::from(class))), class);
         }
         assert_eq!((class_of(-1.0), class_of(32_767.0 / 32_768.0), class_of(7.0)), (0, 255, 255));
-        let all: std::collections::BTreeSet<u32> = (-32_768..32_768).map(|v| class_of(f64::from(v) / 32_768.0)).collect();
+        let all: std::collections::BTreeSet<u32> =
+            (-32_768..32_768).map(|v| class_of(f64::from(v) / 32_768.0)).collect();
         assert_eq!(all.len(), CLASSES);
     }
 
@@ -103,7 +104,8 @@ mod tests {
         let mut row = vec![-30.0f32; CLASSES];
         (row[100], row[200]) = (0.0, 1.0);
         let n = 20_000;
-        let logits = Tensor::new(row, &Device::Cpu).unwrap().broadcast_as((1, n, CLASSES)).unwrap().contiguous().unwrap();
+        let logits =
+            Tensor::new(row, &Device::Cpu).unwrap().broadcast_as((1, n, CLASSES)).unwrap().contiguous().unwrap();
         let p = MuLaw::new(logits).unwrap();
         let x = Tensor::full(expand(200.0) as f32, (1, 1, n), &Device::Cpu).unwrap();
         let q = (p.log_prob(&x).unwrap().to_vec1::<f32>().unwrap()[0] / n as f32).exp();

@@ -52,8 +52,7 @@ fn sheet(clips: &[Vec<f32>], arrangement: Arrangement, rate: u32) -> Result<Arti
     let (height, columns) = (WAVE_HEIGHT + zoom * mel.bands(), columns(clips.len(), arrangement));
     let rows = (0..clips.len()).map(|i| place(i, columns, arrangement).0 + 1).max().unwrap_or(1);
     let (cell_w, cell_h) = (WIDTH + GAP, height + GAP);
-    let mut sheet =
-        RgbImage::from_pixel((columns * cell_w + GAP) as u32, (rows * cell_h + GAP) as u32, BACKGROUND);
+    let mut sheet = RgbImage::from_pixel((columns * cell_w + GAP) as u32, (rows * cell_h + GAP) as u32, BACKGROUND);
     for (i, clip) in clips.iter().enumerate() {
         let (row, column) = place(i, columns, arrangement);
         let corner = (GAP + column * cell_w, GAP + row * cell_h);

@@ -187,7 +187,10 @@ mod tests {
                 let noise = rng.normal_tensor(var.shape().clone(), DType::F32, &Device::Cpu).unwrap();
                 var.set(&(var.as_tensor() + (noise * 0.05).unwrap()).unwrap()).unwrap();
             }
-            let x = ((rng.normal_tensor((5, 1, 128), DType::F32, &Device::Cpu).unwrap() * 3000.0).unwrap().round().unwrap()
+            let x = ((rng.normal_tensor((5, 1, 128), DType::F32, &Device::Cpu).unwrap() * 3000.0)
+                .unwrap()
+                .round()
+                .unwrap()
                 / 32_768.0)
                 .unwrap();
             let (posterior, likelihood) = vae.reconstruct(&x, &mut Pass::train(&mut rng)).unwrap();

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use candle_core::{D, DType, Device, Tensor};
 use lsgm_core::{
-    Autoencoder, Auxiliary, Batch, Dataset, Decoder, Encoder, LatentShape, Latents, Likelihood, Params, Pass, Posterior, Result,
-    Rng,
+    Autoencoder, Auxiliary, Batch, Dataset, Decoder, Encoder, LatentShape, Latents, Likelihood, Params, Pass,
+    Posterior, Result, Rng,
 };
 use lsgm_engine::{
     EvaluateConfig, Event, Interrupt, ModelSpec, Outcome, RunDir, SampleConfig, Stage, StageSelection, TrainConfig,

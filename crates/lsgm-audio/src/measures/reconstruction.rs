@@ -19,34 +19,35 @@ const WINDOW: f64 = 0.032;
 /// All measures of reconstructions `[N, 1, L]` beside their originals, at `rate` Hz.
 pub(crate) fn measure_pairs(originals: &Tensor, reconstructions: &Tensor, rate: u32) -> Result<Vec<Measure>> {
     let (x, y) = (clips(originals)?, clips(reconstructions)?);
-    let pairs: Vec<(&[f32], &[f32])> = x.iter().zip(&y).map(|(a, b)| (a.as_slice(), b.as_slice())).collect();
-    let each = |f: &(dyn Fn(&[f32], &[f32]) -> Option<f64> + Sync)| -> Vec<Option<f64>> {
-        pairs.par_iter().map(|(a, b)| f(a, b)).collect()
-    };
     let mel = LogMel::new(rate);
     let window = ((f64::from(rate) * WINDOW) as usize).next_power_of_two();
     let measures = [
-        mean_of("si_sdr", each(&scale_invariant_ratio), "dB", "scale-invariant signal-to-distortion ratio"),
+        mean_of("si_sdr", each(&x, &y, scale_invariant_ratio), "dB", "scale-invariant signal-to-distortion ratio"),
         mean_of(
             "log_spectral_distance",
-            each(&|a, b| log_spectral_distance(a, b, window)),
+            each(&x, &y, |a, b| log_spectral_distance(a, b, window)),
             "dB",
             format!("root mean square over the bins of {window}-sample spectra, floor 60 dB below the loudest"),
         ),
         mean_of(
             "log_mel_distance",
-            each(&|a, b| mel_distance(a, b, &mel)),
+            each(&x, &y, |a, b| mel_distance(a, b, &mel)),
             "dB",
             format!("mean absolute difference over {} mel bands, floor 80 dB below full scale", mel.bands()),
         ),
         mean_of(
             "stft_distance",
-            each(&stft_distance),
+            each(&x, &y, stft_distance),
             "",
             "relative magnitude and mean logarithmic difference, windows of 128, 256 and 512 samples",
         ),
     ];
     Ok(measures.into_iter().flatten().collect())
+}
+
+/// A figure of each pair.
+fn each(x: &[Vec<f32>], y: &[Vec<f32>], f: impl Fn(&[f32], &[f32]) -> Option<f64> + Sync) -> Vec<Option<f64>> {
+    x.par_iter().zip(y).map(|(a, b)| f(a, b)).collect()
 }
 
 /// The scale-invariant signal-to-distortion ratio of `y` for the original `x` in dB (Le Roux et al. 2019, arXiv 1811.02508):
@@ -94,8 +95,12 @@ pub fn stft_distance(x: &[f32], y: &[f32]) -> Option<f64> {
         let spectrum = PowerSpectrum::new(size, size / 4);
         let (a, b) = (spectrum.of(x), spectrum.of(y));
         let floor = FLOOR * a.iter().flatten().copied().fold(0.0, f64::max);
-        let pairs: Vec<(f64, f64)> =
-            a.iter().flatten().zip(b.iter().flatten()).map(|(a, b)| (a.max(floor).sqrt(), b.max(floor).sqrt())).collect();
+        let pairs: Vec<(f64, f64)> = a
+            .iter()
+            .flatten()
+            .zip(b.iter().flatten())
+            .map(|(a, b)| (a.max(floor).sqrt(), b.max(floor).sqrt()))
+            .collect();
         let squares = pairs.iter().map(|(a, _)| a * a).sum::<f64>();
         let relative = (pairs.iter().map(|(a, b)| (a - b).powi(2)).sum::<f64>() / squares).sqrt();
         let logarithmic = pairs.iter().map(|(a, b)| (a / b).ln().abs()).sum::<f64>() / pairs.len().max(1) as f64;

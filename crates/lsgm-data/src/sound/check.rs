@@ -7,9 +7,9 @@ use serde::Serialize;
 use super::open::recordings;
 use super::recording::Recording;
 use super::{ClipForm, Sounds, Tones};
+use crate::Result;
 use crate::card::{Card, Generator, SplitRule};
 use crate::locate::{Content, Located};
-use crate::Result;
 
 /// One split of sound.
 #[derive(Debug, Clone, PartialEq, Serialize)]

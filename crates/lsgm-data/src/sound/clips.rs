@@ -50,7 +50,10 @@ impl ClipForm {
     pub(crate) fn quantise(&self, mut samples: Vec<f32>) -> Vec<i16> {
         let gain = self.gain(&samples);
         samples.resize(self.samples, 0.0);
-        samples.into_iter().map(|v| (gain * f64::from(v) * 32_768.0).round().clamp(-32_768.0, 32_767.0) as i16).collect()
+        samples
+            .into_iter()
+            .map(|v| (gain * f64::from(v) * 32_768.0).round().clamp(-32_768.0, 32_767.0) as i16)
+            .collect()
     }
 
     /// The factor that leads to the level: of silence none, and never one that clips.

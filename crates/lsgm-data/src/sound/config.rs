@@ -73,13 +73,19 @@ impl SoundConfig {
             return Err(Error::config("data.limit", "0 recordings cannot be trained on: leave the key out for all"));
         }
         if !(1000..=384_000).contains(&self.sample_rate) {
-            return Err(Error::config("data.sample_rate", format!("{} Hz is not between 1000 and 384000", self.sample_rate)));
+            return Err(Error::config(
+                "data.sample_rate",
+                format!("{} Hz is not between 1000 and 384000", self.sample_rate),
+            ));
         }
         if !(16..=1 << 22).contains(&self.samples) {
             return Err(Error::config("data.samples", format!("{} is not between 16 and {}", self.samples, 1 << 22)));
         }
         if let Some(level) = self.level.filter(|l| !(-120.0..=0.0).contains(l)) {
-            return Err(Error::config("data.level", format!("{level} dB does not lie between -120 and 0; -23 is usual")));
+            return Err(Error::config(
+                "data.level",
+                format!("{level} dB does not lie between -120 and 0; -23 is usual"),
+            ));
         }
         if !self.set.ends_with(".toml") {
             Card::find(&self.set).map_err(|e| Error::config("data.set", e.to_string()))?;

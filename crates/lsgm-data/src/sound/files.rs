@@ -47,7 +47,7 @@ pub(crate) fn parted(part: &str, dir: &Path) -> Result<Vec<SoundFile>> {
     for name in names {
         let (list, folder) = (dir.join(format!("{name}.txt")), dir.join(name));
         let (root, files) = match (list.is_file(), folder.is_dir()) {
-            (true, _) => (dir.to_owned(), listed(&list, dir)?.into_iter().collect()),
+            (true, _) => (dir.to_owned(), listed(&list, dir)?),
             (_, true) => (folder.clone(), walk(&folder)?),
             _ => continue,
         };
@@ -78,7 +78,11 @@ pub(crate) fn split_by_name(part: &str, dir: &Path) -> Result<Vec<SoundFile>> {
 
 fn choose(rule: &SoundPart, all: &[String], dir: &Path) -> Result<Vec<String>> {
     let lists = |names: &[String]| -> Result<BTreeSet<String>> {
-        names.iter().map(|n| listed(&dir.join(n), dir)).collect::<Result<Vec<_>>>().map(|l| l.concat().into_iter().collect())
+        names
+            .iter()
+            .map(|n| listed(&dir.join(n), dir))
+            .collect::<Result<Vec<_>>>()
+            .map(|l| l.concat().into_iter().collect())
     };
     let (only, except) = (lists(rule.list.as_slice())?, lists(&rule.except)?);
     let wanted = |f: &&String| {

@@ -22,7 +22,7 @@ pub use check::SoundCheck;
 pub(crate) use check::check_sounds;
 pub use clips::{Clip, ClipForm, SoundClips, Sounds};
 pub use config::SoundConfig;
-pub(crate) use files::{parted, sounds_in, split_by_name};
 pub use files::SoundFile;
+pub(crate) use files::{parted, sounds_in, split_by_name};
 pub use open::{SoundRequest, open_sounds, read_clip};
 pub use tones::Tones;

@@ -133,7 +133,10 @@ impl Recordings {
         }
         let short = total - entries.len();
         if entries.is_empty() {
-            return Err(empty(format!("all {total} recordings have fewer than {shortest} samples at {} Hz", form.rate)));
+            return Err(empty(format!(
+                "all {total} recordings have fewer than {shortest} samples at {} Hz",
+                form.rate
+            )));
         }
         if short > 0 {
             tracing::warn!(

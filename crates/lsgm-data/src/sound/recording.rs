@@ -109,7 +109,8 @@ impl Recording {
 
     #[cfg(not(feature = "symphonia"))]
     fn open_encoded(&self) -> Result<Open> {
-        let message = "not a WAV file; FLAC, OGG and MP3 need a program built with `--features symphonia`, or convert it";
+        let message =
+            "not a WAV file; FLAC, OGG and MP3 need a program built with `--features symphonia`, or convert it";
         Err(unusable(self.origin(), message))
     }
 }

@@ -28,7 +28,9 @@ pub(super) fn read_sounds(
     wanted: impl Fn(usize) -> Range<usize>,
 ) -> Result<Vec<Labelled>> {
     let tables = files.iter().map(|path| Ok((path, open(path)?))).collect::<Result<Vec<_>>>()?;
-    let rows = |b: &ParquetRecordBatchReaderBuilder<File>| usize::try_from(b.metadata().file_metadata().num_rows()).unwrap_or(0);
+    let rows = |b: &ParquetRecordBatchReaderBuilder<File>| {
+        usize::try_from(b.metadata().file_metadata().num_rows()).unwrap_or(0)
+    };
     let wanted = wanted(tables.iter().map(|(_, b)| rows(b)).sum());
     let (mut found, mut first) = (Vec::new(), 0);
     for (path, builder) in tables {
@@ -42,7 +44,11 @@ pub(super) fn read_sounds(
     let labelled = found.iter().filter(|(_, label)| label.is_some()).count();
     if labelled != 0 && labelled != found.len() {
         let path = files.last().cloned().unwrap_or_default();
-        return Err(DataError::corrupt(&path, "schema", "some files of the set have the label column and some have not"));
+        return Err(DataError::corrupt(
+            &path,
+            "schema",
+            "some files of the set have the label column and some have not",
+        ));
     }
     Ok(found)
 }

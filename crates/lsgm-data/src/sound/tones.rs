@@ -169,7 +169,8 @@ mod tests {
         let read = |tones: Tones, i| tones.read(i, 0.3).unwrap().samples;
         let first = read(tones(1, Split::Train), 7);
         assert_eq!(first, read(tones(1, Split::Train), 7));
-        for other in [read(tones(1, Split::Train), 10), read(tones(1, Split::Test), 7), read(tones(2, Split::Train), 7)] {
+        for other in [read(tones(1, Split::Train), 10), read(tones(1, Split::Test), 7), read(tones(2, Split::Train), 7)]
+        {
             assert_ne!(first, other);
         }
     }

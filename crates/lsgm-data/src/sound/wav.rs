@@ -89,7 +89,8 @@ impl<R: Read + Seek> Wav<R> {
             (_, bytes) => return Err(unusable(origin, format!("samples of {bytes} bytes cannot be read"))),
         };
         if !(1..=MOST_CHANNELS).contains(&channels) {
-            let message = format!("{channels} channels: up to {MOST_CHANNELS} are mixed to mono; extract those you want");
+            let message =
+                format!("{channels} channels: up to {MOST_CHANNELS} are mixed to mono; extract those you want");
             return Err(unusable(origin, message));
         }
         if rate == 0 {
@@ -97,7 +98,8 @@ impl<R: Read + Seek> Wav<R> {
         }
         let present = length.saturating_sub(start);
         if promised > present {
-            let message = format!("{promised} bytes of samples are promised, but {present} follow: the file is truncated");
+            let message =
+                format!("{promised} bytes of samples are promised, but {present} follow: the file is truncated");
             return Err(corrupt(message));
         }
         let frame = (channels * coding.bytes()) as u64;
@@ -163,7 +165,12 @@ mod tests {
 
     use super::*;
 
-    fn wav(bits: u16, format: SampleFormat, channels: u16, write: impl Fn(&mut hound::WavWriter<&mut Cursor<Vec<u8>>>)) -> Vec<u8> {
+    fn wav(
+        bits: u16,
+        format: SampleFormat,
+        channels: u16,
+        write: impl Fn(&mut hound::WavWriter<&mut Cursor<Vec<u8>>>),
+    ) -> Vec<u8> {
         let mut file = Cursor::new(Vec::new());
         let spec = hound::WavSpec { channels, sample_rate: 8000, bits_per_sample: bits, sample_format: format };
         let mut writer = hound::WavWriter::new(&mut file, spec).unwrap();
@@ -190,7 +197,8 @@ mod tests {
             assert_eq!(found[..3], [0.0, 0.5, -1.0], "{bits}");
             assert!(found[3] > 0.99, "{bits}");
         }
-        let bytes = wav(32, SampleFormat::Float, 1, |w| [0.25f32, -1.5].iter().for_each(|v| w.write_sample(*v).unwrap()));
+        let bytes =
+            wav(32, SampleFormat::Float, 1, |w| [0.25f32, -1.5].iter().for_each(|v| w.write_sample(*v).unwrap()));
         assert_eq!(samples(bytes), [0.25, -1.5]);
     }
 
@@ -232,7 +240,7 @@ mod tests {
             (with(28, &[1, 0, 0, 0]), "inconsistent"),
             (with(34, &[12, 0]), "multiple of 8"),
             (with(36, b"junk"), "ends within"),
-            (with(40, &[0xff, 0xff, 0xff, 0xff]), "truncated"),
+            (with(40, &[0xfe, 0xff, 0xff, 0xff]), "truncated"),
             (with(40, &[99, 0, 0, 0]), "multiple of sample size"),
             (none, "no samples"),
             (many, "200 channels"),
@@ -253,7 +261,7 @@ mod tests {
                 let mut file = sound.clone();
                 file[at] = value;
                 if let Ok(mut wav) = Wav::open(Cursor::new(file), Path::new("x")) {
-                    assert!(wav.frames <= 60);
+                    assert!(wav.frames <= sound.len());
                     let _ = wav.read(0..wav.frames);
                 }
             }

@@ -5,17 +5,10 @@ use rayon::prelude::*;
 use super::{Float, Isa, dispatch, uninit};
 
 /// The Taylor coefficients of `sin(r) / r` and `cos(r)` in `r²`: at ±π/2 they are exact to the last digits of `f32`.
-const SIN: [f64; 7] = [1.0, -1.0 / 6.0, 1.0 / 120.0, -1.0 / 5040.0, 1.0 / 362_880.0, -1.0 / 39_916_800.0, 1.605_904_4e-10];
-const COS: [f64; 8] = [
-    1.0,
-    -0.5,
-    1.0 / 24.0,
-    -1.0 / 720.0,
-    1.0 / 40_320.0,
-    -1.0 / 3_628_800.0,
-    1.0 / 479_001_600.0,
-    -1.147_074_6e-11,
-];
+const SIN: [f64; 7] =
+    [1.0, -1.0 / 6.0, 1.0 / 120.0, -1.0 / 5040.0, 1.0 / 362_880.0, -1.0 / 39_916_800.0, 1.605_904_4e-10];
+const COS: [f64; 8] =
+    [1.0, -0.5, 1.0 / 24.0, -1.0 / 720.0, 1.0 / 40_320.0, -1.0 / 3_628_800.0, 1.0 / 479_001_600.0, -1.147_074_6e-11];
 
 #[inline(always)]
 fn polynomial<I: Isa, T: Float, const N: usize>(coefficients: &[f64; N], x: T) -> T {
