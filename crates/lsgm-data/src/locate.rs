@@ -191,7 +191,7 @@ fn images_in(source: &ImageFolderSource, part: &str, dir: &Path, tried: &mut Vec
 }
 
 /// The usual names of a part.
-fn names_of(part: &str) -> Vec<&str> {
+pub(crate) fn names_of(part: &str) -> Vec<&str> {
     if part == "val" { vec!["val", "validation", "valid", "dev"] } else { vec![part] }
 }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use crate::card::{LabelRule, SoundPart, SoundSource};
+use crate::locate::names_of;
 use crate::{DataError, Result};
 
 /// Extensions of the files that are taken for sound.
@@ -43,8 +44,7 @@ pub(crate) fn sounds_in(source: &SoundSource, part: &str, dir: &Path) -> Result<
 /// # Errors
 /// As [`sounds_in`].
 pub(crate) fn parted(part: &str, dir: &Path) -> Result<Vec<SoundFile>> {
-    let names: &[&str] = if part == "val" { &["val", "validation", "valid", "dev"] } else { &[part] };
-    for name in names {
+    for name in names_of(part) {
         let (list, folder) = (dir.join(format!("{name}.txt")), dir.join(name));
         let (root, files) = match (list.is_file(), folder.is_dir()) {
             (true, _) => (dir.to_owned(), listed(&list, dir)?),
