@@ -108,3 +108,67 @@ fn refusal(origin: &Path, place: &str, error: Error) -> DataError {
         error => DataError::corrupt(origin, place, error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use super::*;
+
+    fn crc(bytes: &[u8], polynomial: u32, bits: u32) -> u32 {
+        let top = 1 << (bits - 1);
+        bytes.iter().fold(0, |crc, b| {
+            (0..8).fold(crc ^ (u32::from(*b) << (bits - 8)), |c, _| {
+                (if c & top == 0 { c << 1 } else { (c << 1) ^ polynomial }) & (top << 1).wrapping_sub(1)
+            })
+        })
+    }
+
+    /// A FLAC stream of 16-bit mono samples, in frames of 1000 that hold them as they are (RFC 9639).
+    fn flac(samples: &[i16], rate: u32) -> Vec<u8> {
+        let (block, total) = (1000u16, samples.len() as u64);
+        let mut file = b"fLaC\x80\0\0\x22".to_vec();
+        file.extend([block.to_be_bytes(), block.to_be_bytes()].concat());
+        file.extend([0; 6]);
+        let packed = (u64::from(rate) << 44) | (15 << 36) | total;
+        file.extend(packed.to_be_bytes());
+        file.extend([0; 16]);
+        for (number, samples) in samples.chunks(block.into()).enumerate() {
+            let mut frame = vec![0xff, 0xf8, 0x70, 0x08, number as u8];
+            frame.extend((samples.len() as u16 - 1).to_be_bytes());
+            frame.push(crc(&frame, 0x07, 8) as u8);
+            frame.push(0x02);
+            frame.extend(samples.iter().flat_map(|v| v.to_be_bytes()));
+            frame.extend((crc(&frame, 0x8005, 16) as u16).to_be_bytes());
+            file.extend(frame);
+        }
+        file
+    }
+
+    fn open(bytes: Vec<u8>) -> Result<Encoded> {
+        Encoded::open(Box::new(Cursor::new(bytes)), Path::new("x.flac"))
+    }
+
+    #[test]
+    fn any_piece_of_a_flac_stream_is_read() {
+        let samples: Vec<i16> = (0..5300).map(|i| (i * 5 - 12_000) as i16).collect();
+        let mut file = open(flac(&samples, 8000)).unwrap();
+        assert_eq!((file.rate, file.frames), (8000, 5300));
+        for range in [0..5300, 10..20, 2500..4100, 990..1010, 5299..5300] {
+            let expected: Vec<f32> = samples[range.clone()].iter().map(|v| f32::from(*v) / 32_768.0).collect();
+            assert_eq!(file.read(range.clone()).unwrap(), expected, "{range:?}");
+        }
+        assert!(file.read(5000..5400).is_err());
+    }
+
+    #[test]
+    fn damage_is_an_error_with_the_name() {
+        let whole = flac(&[7; 3000], 8000);
+        for bytes in [b"ID3 but nothing that follows".to_vec(), vec![0x55; 4000], whole[..30].to_vec()] {
+            let message = open(bytes).and_then(|mut f| f.read(0..f.frames)).err().unwrap().to_string();
+            assert!(message.contains("x.flac"), "{message}");
+        }
+        let cut = open(whole[..whole.len() / 2].to_vec()).and_then(|mut f| f.read(0..3000));
+        assert!(cut.is_err());
+    }
+}
