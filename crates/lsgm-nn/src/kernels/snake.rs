@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::{Float, Isa, dispatch, uninit};
+use super::{Float, Isa, dispatch, sums_in, uninit};
 
 /// The Taylor coefficients of `sin(r) / r` and `cos(r)` in `r²`: at ±π/2 they are exact to the last digits of `f32`.
 const SIN: [f64; 7] =
@@ -58,7 +58,7 @@ fn input_body<I: Isa, T: Float>(alpha: T, x: &[T], gy: &[T], dx: &mut [T]) {
 #[inline(always)]
 fn alpha_body<I: Isa, T: Float>(alpha: T, x: &[T], gy: &[T]) -> f64 {
     let inverse = T::ONE / alpha;
-    let [sum] = super::sums([x, gy], |[x, g]| {
+    let [sum] = sums_in::<I, _, _, _>([x, gy], |[x, g]| {
         let (square, double) = sines::<I, T>(alpha * x);
         [g * inverse * (x * double - square * inverse)]
     });
