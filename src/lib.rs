@@ -21,6 +21,7 @@ pub use lsgm_core::{
     nats_to_bits, soft_clamp,
 };
 
+pub use lsgm_audio as audio;
 pub use lsgm_binary as binary;
 pub use lsgm_data as data;
 pub use lsgm_engine as engine;

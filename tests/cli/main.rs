@@ -9,4 +9,5 @@ mod images;
 mod import;
 mod pipeline;
 mod runs;
+mod sound;
 mod support;

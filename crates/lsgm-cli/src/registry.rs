@@ -17,12 +17,13 @@ use crate::config::{Tree, section};
 /// The default registry holds the built-in modalities; [`Registry::with`] adds one, or replaces one of the same name.
 ///
 /// ```
+/// use lsgm_audio::Audio;
 /// use lsgm_binary::Binary;
 /// use lsgm_cli::Registry;
 /// use lsgm_image::Image;
 ///
 /// // What `Registry::default()` does:
-/// let registry = Registry::empty().with::<Binary>().with::<Image>();
+/// let registry = Registry::empty().with::<Audio>().with::<Binary>().with::<Image>();
 /// assert_eq!(registry.names().collect::<Vec<_>>(), Registry::default().names().collect::<Vec<_>>());
 /// ```
 pub struct Registry {
@@ -31,7 +32,7 @@ pub struct Registry {
 
 impl Default for Registry {
     fn default() -> Self {
-        Self::empty().with::<lsgm_binary::Binary>().with::<lsgm_image::Image>()
+        Self::empty().with::<lsgm_audio::Audio>().with::<lsgm_binary::Binary>().with::<lsgm_image::Image>()
     }
 }
 
@@ -87,6 +88,7 @@ pub(crate) trait AnyModality: Send + Sync {
     fn dataset(&self, split: Split, dir: Option<&Path>) -> lsgm_core::Result<Box<dyn Dataset>>;
     fn build(&self, params: &Params) -> lsgm_core::Result<Box<dyn Autoencoder>>;
     fn data_dim(&self) -> usize;
+    fn seconds(&self) -> Option<f64>;
     fn render(&self, items: &Tensor, arrangement: Arrangement) -> lsgm_core::Result<Vec<Artifact>>;
     fn read_items(&self, entries: &[String]) -> lsgm_core::Result<Tensor>;
     fn measure_samples(&self, samples: &Tensor, yardstick: &mut Yardstick<'_>) -> lsgm_core::Result<Vec<Measure>>;
@@ -150,6 +152,10 @@ impl<M: Modality> AnyModality for M {
 
     fn data_dim(&self) -> usize {
         Modality::data_dim(self)
+    }
+
+    fn seconds(&self) -> Option<f64> {
+        Modality::seconds(self)
     }
 
     fn render(&self, items: &Tensor, arrangement: Arrangement) -> lsgm_core::Result<Vec<Artifact>> {

@@ -73,6 +73,11 @@ pub trait Modality: Send + Sync + Sized + 'static {
     /// Number of data dimensions of an item, for bits per dimension.
     fn data_dim(&self) -> usize;
 
+    /// Playing time of an item in seconds, where items are played: real-time factors are reported then.
+    fn seconds(&self) -> Option<f64> {
+        None
+    }
+
     /// Turn items (in the layout of [`crate::Batch::x`], or of [`crate::Likelihood::mean`]) to files a person can look
     /// at.
     fn render(&self, items: &Tensor, arrangement: Arrangement) -> Result<Vec<Artifact>>;

@@ -45,6 +45,15 @@ pub trait Decoder {
     fn decode(&self, z: &Latents, pass: &mut Pass<'_>) -> Result<Box<dyn Likelihood>>;
 }
 
+/// A term of the training loss beside the bound. It is reported under its own name and is never part of a bound.
+#[derive(Debug, Clone)]
+pub struct Auxiliary {
+    /// Name in the log.
+    pub name: &'static str,
+    /// A scalar, weighted as it is to count in the loss.
+    pub loss: Tensor,
+}
+
 /// An encoder and a decoder that are trained together.
 ///
 /// An empty implementation is enough; the provided methods are for models that share work between the two or add a
@@ -65,5 +74,10 @@ pub trait Autoencoder: Encoder + Decoder {
     /// `train.vae.regularizer` or `train.lsgm.regularizer`.
     fn regularizer(&self) -> Result<Option<Tensor>> {
         Ok(None)
+    }
+
+    /// Terms of the training loss that compare items `x` with what is decoded, such as a distance of spectra.
+    fn auxiliary(&self, _x: &Tensor, _likelihood: &dyn Likelihood) -> Result<Vec<Auxiliary>> {
+        Ok(Vec::new())
     }
 }

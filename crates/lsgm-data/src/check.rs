@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::digest::digest;
 use crate::locate::{FoundFile, locate, splits};
+use crate::sound::{SoundCheck, check_sounds};
 use crate::{Card, Hub, ImageSize, Images, Request, Result, open_images};
 
 /// What [`check`] found.
@@ -19,8 +20,12 @@ pub struct Report {
     pub source: String,
     /// Every file.
     pub files: Vec<FileCheck>,
-    /// Every split that can be read.
+    /// Every split of images that can be read.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub splits: Vec<SplitCheck>,
+    /// Every split of sound that can be read.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sounds: Vec<SoundCheck>,
     /// What is wrong; empty for a set that is whole.
     pub problems: Vec<String>,
 }
@@ -84,6 +89,7 @@ pub fn check(card: &Card, dir: Option<&Path>, hub: &Hub) -> Result<Report> {
         source: String::new(),
         files: Vec::new(),
         splits: Vec::new(),
+        sounds: Vec::new(),
         problems: Vec::new(),
     };
     for split in Split::ALL {
@@ -100,6 +106,16 @@ pub fn check(card: &Card, dir: Option<&Path>, hub: &Hub) -> Result<Report> {
         }
         for file in located.content.files() {
             check_file(&file, &mut report);
+        }
+        if card.is_for("audio") {
+            match check_sounds(card, split, rules.rule(split), &located) {
+                Ok((found, problems)) => {
+                    report.problems.extend(problems);
+                    report.sounds.push(found);
+                }
+                Err(error) => report.problems.push(format!("{split}: {error}")),
+            }
+            continue;
         }
         let request = Request { dir, ..Request::new(card, split, hub) };
         match open_images(&request).and_then(|images| statistics(images.as_ref(), split)) {

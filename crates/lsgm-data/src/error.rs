@@ -45,6 +45,14 @@ pub enum DataError {
         /// Why not.
         message: String,
     },
+    /// A recording cannot be used, though nothing need be wrong with the file.
+    #[error("{}: {message}", path.display())]
+    Sound {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        message: String,
+    },
     /// A table lacks a column, or has it with a type that cannot be read.
     #[error("{}: column `{column}`: {message}", path.display())]
     Column {

@@ -9,6 +9,8 @@
 //!   drawn on demand ([`Glyphs`]).
 //! * [`BinaryImages`] turns them to a [`lsgm_core::Dataset`] of black and white ones, [`PixelImages`] to one of grey or
 //!   colour ones; [`BinaryConfig`] and [`ImageConfig`] are their config sections.
+//! * [`open_sounds`] turns a split to [`Sounds`]: clips of 16-bit samples of one length and rate, from files, tables or a
+//!   generator ([`Tones`]); [`SoundClips`] makes a [`lsgm_core::Dataset`] of them, [`SoundConfig`] is its config section.
 //! * [`check`](check()) tells whether a set is whole.
 //!
 //! Another kind of data adds its kind of [`Source`](card::Source), its [`Content`], and a reader beside
@@ -34,6 +36,7 @@ mod open;
 mod picture;
 mod pixels;
 mod shield;
+mod sound;
 mod suggest;
 mod table;
 mod unpacked;
@@ -53,4 +56,7 @@ pub use locate::{Content, FoundFile, Located, locate};
 pub use open::{Reading, Request, open_images};
 pub use picture::{Damaged, Fit, Target};
 pub use pixels::PixelImages;
+pub use sound::{
+    Clip, ClipForm, SoundCheck, SoundClips, SoundConfig, SoundFile, SoundRequest, Sounds, Tones, open_sounds, read_clip,
+};
 pub use suggest::nearest;

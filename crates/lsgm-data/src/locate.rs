@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use crate::card::{
     Card, Columns, Generator, HubSource, IdxPart, IdxSource, ImageFolderSource, MatSource, NamedFile, ParquetSource,
-    Source, Splits,
+    SoundSource, Source, Splits,
 };
 use crate::digest::blob_digest;
 use crate::folder::has_images;
+use crate::sound::{SoundFile, parted, sounds_in, split_by_name};
 use crate::{DataError, Hub, Result};
 
 /// One part of a data set that is at hand.
@@ -42,6 +43,13 @@ pub enum Content {
     },
     /// PNG and JPEG files in a folder and the folders in it.
     Folder(PathBuf),
+    /// Files of sound.
+    Sounds {
+        /// The folder.
+        dir: PathBuf,
+        /// The files.
+        files: Vec<SoundFile>,
+    },
     /// Parquet files in order.
     Parquet {
         /// The files.
@@ -64,7 +72,7 @@ impl Content {
     /// All files that a checksum may be known of.
     pub fn files(&self) -> Vec<FoundFile> {
         match self {
-            Self::Generated(..) | Self::Folder(_) => Vec::new(),
+            Self::Generated(..) | Self::Folder(_) | Self::Sounds { .. } => Vec::new(),
             Self::Mat { file, .. } => vec![FoundFile { path: file.clone(), sha256: None }],
             Self::Idx { images, labels } => [Some(images), labels.as_ref()].into_iter().flatten().cloned().collect(),
             Self::Parquet { files, .. } => {
@@ -81,6 +89,7 @@ impl Content {
             Self::Idx { images, .. } => format!("idx files in {}", folder(&images.path)),
             Self::Mat { file, .. } => format!("MATLAB file {}", file.display()),
             Self::Folder(dir) => format!("images in {}", dir.display()),
+            Self::Sounds { dir, .. } => format!("files of sound in {}", dir.display()),
             Self::Parquet { files, .. } => {
                 format!("parquet files in {}", files.first().map(|f| folder(f)).unwrap_or_default())
             }
@@ -107,6 +116,10 @@ pub fn locate(card: &Card, part: &str, dir: Option<&Path>, hub: &Hub) -> Result<
             Source::Mat(source) => {
                 base(card, source.dir.as_deref()).and_then(|dir| mat_in(source, part, &dir, &mut tried))
             }
+            Source::Sound(source) => match base(card, source.dir.as_deref()) {
+                Some(dir) => sounds_of(source, part, &dir, &mut tried)?,
+                None => None,
+            },
             Source::Parquet(source) => {
                 base(card, source.dir.as_deref()).and_then(|dir| parquet_in(source, part, &dir, &mut tried))
             }
@@ -178,7 +191,7 @@ fn images_in(source: &ImageFolderSource, part: &str, dir: &Path, tried: &mut Vec
 }
 
 /// The usual names of a part.
-fn names_of(part: &str) -> Vec<&str> {
+pub(crate) fn names_of(part: &str) -> Vec<&str> {
     if part == "val" { vec!["val", "validation", "valid", "dev"] } else { vec![part] }
 }
 
@@ -215,6 +228,7 @@ fn in_folder(card: &Card, part: &str, dir: &Path, tried: &mut Vec<String>) -> Re
             Source::BuiltIn(_) => None,
             Source::Idx(source) => idx_in(source, part, dir, tried),
             Source::Mat(source) => mat_in(source, part, dir, tried),
+            Source::Sound(source) => sounds_of(source, part, dir, tried)?,
             Source::Parquet(source) => parquet_in(source, part, dir, tried),
             Source::ImageFolder(source) => images_in(source, part, dir, tried),
             Source::Hub(source) => hub_in(source, part, dir, tried),
@@ -222,6 +236,11 @@ fn in_folder(card: &Card, part: &str, dir: &Path, tried: &mut Vec<String>) -> Re
         if found.is_some() {
             return Ok(found);
         }
+    }
+    if card.is_for("audio")
+        && let Some(found) = any_sounds(part, dir, tried)?
+    {
+        return Ok(Some(found));
     }
     if !card.sources.iter().any(|s| matches!(s, Source::Idx(_)))
         && let Some(found) = idx_in(&usual_idx(), part, dir, tried)
@@ -265,6 +284,25 @@ fn mat_in(source: &MatSource, part: &str, dir: &Path, tried: &mut Vec<String>) -
     tried.push(format!("{} in {}", source.file, dir.display()));
     let file = Some(dir.join(&source.file)).filter(|p| p.is_file())?;
     Some(Located { content: Content::Mat { file, variable }, invert: source.invert })
+}
+
+fn sounds_of(source: &SoundSource, part: &str, dir: &Path, tried: &mut Vec<String>) -> Result<Option<Located>> {
+    tried.push(format!("files of sound of part `{part}` in {}", dir.display()));
+    Ok(some_sounds(sounds_in(source, part, dir)?, dir))
+}
+
+/// A folder of sound that no card describes: with lists or folders for its parts, or all in one.
+fn any_sounds(part: &str, dir: &Path, tried: &mut Vec<String>) -> Result<Option<Located>> {
+    tried.push(format!("{part}.txt, {part}/ or files of sound in {}", dir.display()));
+    let files = parted(part, dir)?;
+    if !files.is_empty() || !parted("train", dir)?.is_empty() || !shards(dir, part)?.is_empty() {
+        return Ok(some_sounds(files, dir));
+    }
+    Ok(some_sounds(split_by_name(part, dir)?, dir))
+}
+
+fn some_sounds(files: Vec<SoundFile>, dir: &Path) -> Option<Located> {
+    (!files.is_empty()).then(|| plain(Content::Sounds { dir: dir.to_owned(), files }))
 }
 
 fn parquet_in(source: &ParquetSource, part: &str, dir: &Path, tried: &mut Vec<String>) -> Option<Located> {
@@ -311,7 +349,7 @@ fn table_options(card: &Card) -> (Columns, bool) {
     let of = |source: &Source| match source {
         Source::Parquet(s) => Some((s.columns.clone(), s.invert)),
         Source::Hub(s) => Some((s.columns.clone(), s.invert)),
-        Source::BuiltIn(_) | Source::Idx(_) | Source::Mat(_) | Source::ImageFolder(_) => None,
+        Source::BuiltIn(_) | Source::Idx(_) | Source::Mat(_) | Source::Sound(_) | Source::ImageFolder(_) => None,
     };
     card.sources.iter().find_map(of).unwrap_or_default()
 }

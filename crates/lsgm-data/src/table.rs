@@ -183,7 +183,7 @@ impl<'a> Table<'a> {
 }
 
 /// Run a call into the parquet reader, which panics on some damaged bytes.
-fn shielded<T>(call: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
+pub(crate) fn shielded<T>(call: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
     shield(call).unwrap_or_else(|| Err(ParquetError::General("the reader cannot make sense of the bytes".into())))
 }
 
@@ -262,7 +262,7 @@ fn decode_rows(bytes: &Bytes<'_>, target: Target) -> Vec<Result<Vec<u8>, Refusal
 }
 
 /// A column of byte strings of one of arrow's three layouts.
-enum Bytes<'a> {
+pub(crate) enum Bytes<'a> {
     Small(&'a arrow_array::BinaryArray),
     Large(&'a arrow_array::LargeBinaryArray),
     View(&'a arrow_array::BinaryViewArray),
@@ -270,7 +270,7 @@ enum Bytes<'a> {
 
 impl<'a> Bytes<'a> {
     /// The column itself, or the child `bytes` of the hub's struct.
-    fn of(column: &'a ArrayRef) -> Option<Self> {
+    pub(crate) fn of(column: &'a ArrayRef) -> Option<Self> {
         let column = match column.as_struct_opt() {
             Some(parent) => parent.column_by_name("bytes")?,
             None => column,
@@ -288,7 +288,7 @@ impl<'a> Bytes<'a> {
         }
     }
 
-    fn get(&self, row: usize) -> Option<&[u8]> {
+    pub(crate) fn get(&self, row: usize) -> Option<&[u8]> {
         match self {
             Self::Small(array) => array.is_valid(row).then(|| array.value(row)),
             Self::Large(array) => array.is_valid(row).then(|| array.value(row)),
@@ -309,7 +309,7 @@ fn read_labels(batch: &RecordBatch, columns: &Columns, place: Place<'_>) -> Resu
     values.into_iter().enumerate().map(label).collect()
 }
 
-fn integers(column: &ArrayRef) -> Option<Vec<Option<i128>>> {
+pub(crate) fn integers(column: &ArrayRef) -> Option<Vec<Option<i128>>> {
     macro_rules! of {
         ($($kind:ty),*) => {
             $(if let Some(array) = column.as_primitive_opt::<$kind>() {

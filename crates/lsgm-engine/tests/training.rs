@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use candle_core::{D, DType, Device, Tensor};
 use lsgm_core::{
-    Autoencoder, Batch, Dataset, Decoder, Encoder, LatentShape, Latents, Likelihood, Params, Pass, Posterior, Result,
-    Rng,
+    Autoencoder, Auxiliary, Batch, Dataset, Decoder, Encoder, LatentShape, Latents, Likelihood, Params, Pass,
+    Posterior, Result, Rng,
 };
 use lsgm_engine::{
     EvaluateConfig, Event, Interrupt, ModelSpec, Outcome, RunDir, SampleConfig, Stage, StageSelection, TrainConfig,
@@ -340,4 +340,64 @@ fn configs_that_cannot_work_are_refused_with_the_key() {
     let mut c = config(1, 1);
     (c.vae.steps, c.vae.time_budget) = (None, Some("5 minutes".into()));
     assert!(c.validate().unwrap_err().to_string().contains("`5 minutes` is not a duration"));
+}
+
+/// The toy model with a term of its own beside the bound.
+struct WithTerm(Linearly);
+
+impl Encoder for WithTerm {
+    fn latent_shape(&self) -> LatentShape {
+        self.0.latent_shape()
+    }
+
+    fn encode(&self, x: &Tensor, pass: &mut Pass<'_>) -> Result<Posterior> {
+        self.0.encode(x, pass)
+    }
+}
+
+impl Decoder for WithTerm {
+    fn decode(&self, z: &Latents, pass: &mut Pass<'_>) -> Result<Box<dyn Likelihood>> {
+        self.0.decode(z, pass)
+    }
+}
+
+impl Autoencoder for WithTerm {
+    fn auxiliary(&self, x: &Tensor, likelihood: &dyn Likelihood) -> Result<Vec<Auxiliary>> {
+        let loss = ((likelihood.mean()? - x)?.abs()?.mean_all()? * 100.0)?;
+        Ok(vec![Auxiliary { name: "distance", loss }])
+    }
+}
+
+/// A term beside the bound is logged under its name, moves the weights, and is no part of the bound's own figures.
+#[test]
+fn a_term_beside_the_bound_is_trained_and_told_apart() {
+    let run = |with_term: bool| {
+        let build = move |p: &Params| {
+            let plain = Linearly::new(p)?;
+            Ok(if with_term { Box::new(WithTerm(plain)) as Box<dyn Autoencoder> } else { Box::new(plain) })
+        };
+        let spec = ModelSpec { autoencoder: Arc::new(build), ..spec() };
+        let data = Arc::new(Points::default());
+        let sampling = SampleConfig::default();
+        let mut trainer = Trainer::new(spec, config(10, 10), sampling, data, &Device::Cpu, None).unwrap();
+        let mut figures = Vec::new();
+        let mut observer = |event: &Event<'_>| {
+            if let Event::Metrics(m) = event {
+                figures.push(m.values.clone());
+            }
+            Ok(())
+        };
+        trainer.run(StageSelection::All, &Interrupt::default(), &mut observer).unwrap();
+        (figures, bits(&trainer.parameters().tensors()))
+    };
+    let ((with, weights), (without, plain)) = (run(true), run(false));
+    for figures in &with {
+        assert!(figures["distance"] > 0.0 && figures["distance"].is_finite());
+        let parts = ["reconstruction", "kl", "neg_entropy", "cross_entropy"];
+        let bound: f64 = parts.iter().filter_map(|p| figures.get(*p)).sum();
+        let named = figures.get("nelbo").or_else(|| figures.get("nelbo_normal_prior")).copied().unwrap();
+        assert!((named - bound).abs() < 1e-3 * bound.abs().max(1.0), "{figures:?}");
+    }
+    assert!(without.iter().all(|figures| !figures.contains_key("distance")));
+    assert_ne!(weights, plain);
 }

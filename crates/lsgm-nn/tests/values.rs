@@ -261,3 +261,80 @@ fn long_sums_keep_their_digits() {
     assert!((mean.to_vec1::<f32>().unwrap()[0] - 0.1).abs() < 1e-7);
     assert!(variance.to_vec1::<f32>().unwrap()[0] < 1e-10);
 }
+
+#[test]
+fn snake_is_its_formula_far_from_zero_too() {
+    let (x, alpha) = ((normal(1, (2, 3, 50)) * 40.0).unwrap(), tensor(vec![0.2, 1.0, 9.0], 3));
+    let alphas = values(&alpha);
+    let terms = values(&x).into_iter().enumerate().map(|(i, x)| {
+        let alpha = alphas[i / 50 % 3];
+        x + (alpha * x).sin().powi(2) / alpha
+    });
+    check(&tensor(terms.collect(), (2, 3, 50)), &[&x, &alpha], |t| ops::snake(&t[0], &t[1]).unwrap());
+    assert!(ops::snake(&x, &tensor(vec![1.0; 2], 2)).is_err());
+}
+
+/// `[levels, 3·K, 1]`: the same mixture for every level.
+fn mixture(parts: &[(f64, f64, f64)], levels: usize) -> Tensor {
+    let row: Vec<f64> =
+        parts.iter().map(|p| p.0).chain(parts.iter().map(|p| p.1)).chain(parts.iter().map(|p| p.2)).collect();
+    let width = row.len();
+    tensor(row, (1, width, 1)).broadcast_as((levels, width, 1)).unwrap().contiguous().unwrap()
+}
+
+fn levels_of(levels: usize) -> Tensor {
+    tensor((0..levels).map(|i| -1.0 + 2.0 * i as f64 / levels as f64).collect(), (levels, 1))
+}
+
+/// Narrow, wide, outside the range and near its ends.
+const MIXTURES: [&[(f64, f64, f64)]; 4] = [
+    &[(0.0, 0.1, -3.0)],
+    &[(0.3, -0.2, -9.0), (-1.0, 0.7, -12.0), (2.0, 0.0, -1.0)],
+    &[(0.0, 1.4, -1.0), (0.0, -1.4, -2.0)],
+    &[(0.0, -1.0, -11.0), (0.5, 1.0 - 2.0 / 65_536.0, -11.0)],
+];
+
+#[test]
+fn the_probabilities_of_all_65536_levels_sum_to_one() {
+    let n = 65_536;
+    for parts in MIXTURES {
+        for (dtype, tolerance) in [(DType::F64, 1e-8), (DType::F32, 2e-3)] {
+            let (params, x) = (mixture(parts, n).to_dtype(dtype).unwrap(), levels_of(n));
+            let log_p = values(&ops::logistic_mixture_log_prob(&params, &x, n).unwrap());
+            let total: f64 = log_p.iter().map(|v| v.exp()).sum();
+            assert!((total - 1.0).abs() < tolerance, "{parts:?} {dtype:?}: {total}");
+        }
+    }
+}
+
+#[test]
+fn a_logistic_mixture_is_its_difference_of_distribution_functions() {
+    let n = 256;
+    for parts in [MIXTURES[0], MIXTURES[2], &[(0.3, -0.2, -5.0), (-1.0, 0.7, -4.0)]] {
+        let weights = plain::softmax(&parts.iter().map(|p| p.0).collect::<Vec<_>>());
+        let below = |edge: f64| {
+            parts.iter().zip(&weights).map(|(p, w)| w * plain::sigmoid((edge - p.1) / p.2.exp())).sum::<f64>()
+        };
+        let expected = (0..n).map(|i| {
+            let centre = -1.0 + 2.0 * i as f64 / n as f64;
+            let low = if i == 0 { 0.0 } else { below(centre - 1.0 / n as f64) };
+            let high = if i == n - 1 { 1.0 } else { below(centre + 1.0 / n as f64) };
+            (high - low).ln()
+        });
+        let found = values(&ops::logistic_mixture_log_prob(&mixture(parts, n), &levels_of(n), n).unwrap());
+        for (found, expected) in found.into_iter().zip(expected).filter(|(_, e)| *e > -20.0) {
+            assert!((found - expected).abs() < 1e-6, "{parts:?}: {found} {expected}");
+        }
+    }
+}
+
+/// Far in the tail, and with scales far below a bin, where differences of distribution functions are 0 or not a number.
+#[test]
+fn a_logistic_mixture_stays_finite() {
+    let params = mixture(&[(0.0, -0.999, -12.0), (-30.0, 0.5, -14.0)], 2).to_dtype(DType::F32).unwrap();
+    let x = tensor(vec![0.999_969_482_421_875, -1.0], (2, 1));
+    let log_p = values(&ops::logistic_mixture_log_prob(&params, &x, 65_536).unwrap());
+    assert!(log_p.iter().all(|v| v.is_finite() && *v < 0.0), "{log_p:?}");
+    assert!(ops::logistic_mixture_log_prob(&params, &x, 1).is_err());
+    assert!(ops::logistic_mixture_log_prob(&params.narrow(1, 0, 4).unwrap(), &x, 256).is_err());
+}

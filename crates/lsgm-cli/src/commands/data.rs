@@ -5,7 +5,7 @@ use std::path::Path;
 
 use lsgm_core::Split;
 use lsgm_data::card::Source;
-use lsgm_data::{Card, Checksum, Fetched, FileCheck, Hub, Report, SplitCheck, State};
+use lsgm_data::{Card, Checksum, Fetched, FileCheck, Hub, Report, SoundCheck, SplitCheck, State};
 
 use crate::args::Data;
 use crate::error::one_paragraph;
@@ -118,6 +118,9 @@ fn findings(report: &Report) -> String {
     for split in &report.splits {
         line(&mut text, format_args!("{}", split_line(split)));
     }
+    for split in &report.sounds {
+        line(&mut text, format_args!("{}", sound_line(split)));
+    }
     text
 }
 
@@ -128,6 +131,20 @@ fn file_line(file: &FileCheck) -> String {
         Checksum::Unknown => "no other is known",
     };
     format!("{}  {} bytes  sha256 {}  {verdict}", file.path.display(), file.bytes, file.sha256)
+}
+
+fn sound_line(split: &SoundCheck) -> String {
+    let rates: Vec<String> = split.rates.iter().map(|(rate, n)| format!("{n} at {rate} Hz")).collect();
+    format!(
+        "{:<5}  {} recordings of {:.1} s together ({}), {} labels, level {:.1} dB, {} silent",
+        split.split.name(),
+        split.items,
+        split.seconds,
+        rates.join(", "),
+        split.labels.len(),
+        split.level,
+        split.silent
+    )
 }
 
 fn split_line(split: &SplitCheck) -> String {

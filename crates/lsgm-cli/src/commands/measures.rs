@@ -1,9 +1,10 @@
 //! What a modality measures beside the bounds: its samples, its reconstructions, simple models of the same data.
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use candle_core::Tensor;
-use lsgm_core::{Measure, Rng, Split, Yardstick};
+use lsgm_core::{Measure, Pass, Rng, Split, Yardstick};
 use lsgm_engine::Evaluation;
 
 use crate::Result;
@@ -41,8 +42,28 @@ fn reconstructions(run: &Run, split: Split, dir: Option<&Path>, stick: &mut Stic
     if originals.is_empty() {
         return Ok(Vec::new());
     }
+    let speed = decoding_speed(run, &originals[0], &mut rng)?;
     let (originals, decoded) = (cat(&originals)?, cat(&decoded)?);
-    stick.hold("reconstructions", |y| run.modality.measure_reconstructions(&originals, &decoded, y))
+    let mut measures =
+        stick.hold("reconstructions", |y| run.modality.measure_reconstructions(&originals, &decoded, y))?;
+    measures.extend(speed);
+    Ok(measures)
+}
+
+/// The real-time factor of the decoder alone, where items are played.
+fn decoding_speed(run: &Run, x: &Tensor, rng: &mut Rng) -> Result<Option<Measure>> {
+    let Some(seconds) = run.modality.seconds() else { return Ok(None) };
+    let autoencoder = &run.model.autoencoder;
+    let latents = autoencoder.encode(x, &mut Pass::eval(rng))?.latents()?;
+    let clock = Instant::now();
+    autoencoder.decode(&latents, &mut Pass::eval(rng))?.mean()?;
+    let items = latents.prior.dims().first().copied().unwrap_or(1);
+    Ok(Some(real_time_factor("decoding", clock.elapsed().as_secs_f64(), items as f64 * seconds)))
+}
+
+fn real_time_factor(what: &str, computing: f64, playing: f64) -> Measure {
+    let meaning = format!("{what}: seconds of computation for a second of what is played");
+    Measure::new(format!("real_time_factor_{what}"), computing / playing, "", meaning)
 }
 
 fn samples(run: &Run, count: usize, stick: &mut Stick<'_>) -> Result<(Vec<Measure>, Option<String>)> {
@@ -54,7 +75,10 @@ fn samples(run: &Run, count: usize, stick: &mut Stick<'_>) -> Result<(Vec<Measur
     })?;
     drop(progress);
     let sampling = format!("{count} samples, {}: {:.0} NFE, {:.2} s", config.solver, drawn.nfe, drawn.seconds);
-    Ok((stick.hold("samples", |y| run.modality.measure_samples(&drawn.items, y))?, Some(sampling)))
+    let mut measures = stick.hold("samples", |y| run.modality.measure_samples(&drawn.items, y))?;
+    let playing = run.modality.seconds().map(|seconds| seconds * count as f64);
+    measures.extend(playing.map(|playing| real_time_factor("sampling", drawn.seconds, playing)));
+    Ok((measures, Some(sampling)))
 }
 
 fn cat(parts: &[Tensor]) -> Result<Tensor> {

@@ -82,10 +82,14 @@ pub(super) struct Sheet {
 impl Sheet {
     /// Write the sheet, and say so on standard output.
     pub(super) fn show(&self, run: &Run, output: &Output) -> Result<()> {
-        for path in output.write_artifacts(&run.modality.render(&self.items, self.arrangement)?)? {
-            terminal::print(&format!("{}: {}\n", path.display(), self.caption))?;
-        }
-        Ok(())
+        let paths = output.write_artifacts(&run.modality.render(&self.items, self.arrangement)?)?;
+        let Some((first, others)) = paths.split_first() else { return Ok(()) };
+        let others = match others {
+            [] => String::new(),
+            [one] => format!("; and {}", one.display()),
+            [second, .., last] => format!("; and {} to {}", second.display(), last.display()),
+        };
+        terminal::print(&format!("{}: {}{others}\n", first.display(), self.caption))
     }
 }
 

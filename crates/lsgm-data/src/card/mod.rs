@@ -10,13 +10,13 @@ use serde::{Deserialize, Serialize};
 use crate::suggest::with_nearest_key;
 use crate::{DataError, ImageSize, Result, nearest};
 pub use source::{
-    BuiltIn, Columns, Generator, HubLayout, HubSource, IdxPart, IdxSource, ImageFolderSource, MatSource, NamedFile,
-    ParquetSource, Source,
+    BuiltIn, Columns, Generator, HubLayout, HubSource, IdxPart, IdxSource, ImageFolderSource, LabelRule, MatSource,
+    NamedFile, ParquetSource, SoundPart, SoundSource, Source,
 };
 pub use split::{Share, SplitRule, Splits};
 
 /// The cards that belong to the program.
-const BUILT_IN: [(&str, &str); 7] = [
+const BUILT_IN: [(&str, &str); 10] = [
     ("glyphs", include_str!("../../datasets/glyphs.toml")),
     ("mnist", include_str!("../../datasets/mnist.toml")),
     ("fashion-mnist", include_str!("../../datasets/fashion-mnist.toml")),
@@ -24,6 +24,9 @@ const BUILT_IN: [(&str, &str); 7] = [
     ("cifar10", include_str!("../../datasets/cifar10.toml")),
     ("celeba-hq", include_str!("../../datasets/celeba-hq.toml")),
     ("ffhq", include_str!("../../datasets/ffhq.toml")),
+    ("tones", include_str!("../../datasets/tones.toml")),
+    ("fsdd", include_str!("../../datasets/fsdd.toml")),
+    ("sc09", include_str!("../../datasets/sc09.toml")),
 ];
 
 /// A data set card, as in `datasets/*.toml`.
@@ -132,6 +135,11 @@ impl Card {
         self.sources.iter().try_for_each(Source::check)
     }
 
+    /// Whether the set is for a modality.
+    pub(crate) fn is_for(&self, modality: &str) -> bool {
+        self.modality.iter().any(|m| m == modality)
+    }
+
     /// The folder that relative paths of the card start at; none for the program's own cards.
     pub(crate) fn folder(&self) -> Option<&Path> {
         match &self.origin {
@@ -152,7 +160,8 @@ mod tests {
         for (card, (name, _)) in cards.iter().zip(BUILT_IN) {
             assert_eq!(card.name, name);
             assert_eq!(Card::find(name).unwrap(), *card);
-            assert!(card.image.is_some_and(|size| size.bytes() > 0), "{name}");
+            let sound = card.is_for("audio");
+            assert!(sound || card.image.is_some_and(|size| size.bytes() > 0), "{name}");
             assert!(Split::ALL.iter().all(|s| card.splits.rule(*s).items != Some(0)), "{name}");
             let again: Card = toml::from_str(&toml::to_string(card).unwrap()).unwrap();
             assert_eq!(again, *card);

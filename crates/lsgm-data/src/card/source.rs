@@ -14,6 +14,8 @@ pub enum Source {
     Idx(IdxSource),
     /// Matrices in a MATLAB file.
     Mat(MatSource),
+    /// Files of sound in a folder.
+    Sound(SoundSource),
     /// Parquet files in a folder.
     Parquet(ParquetSource),
     /// PNG and JPEG files in a folder.
@@ -39,6 +41,8 @@ pub struct BuiltIn {
 pub enum Generator {
     /// [`crate::Glyphs`].
     Glyphs,
+    /// [`crate::Tones`].
+    Tones,
 }
 
 /// idx files.
@@ -91,6 +95,57 @@ pub struct MatSource {
     pub file: String,
     /// Variables by part.
     pub parts: BTreeMap<String, String>,
+}
+
+/// Files of sound: WAV, with the feature `symphonia` also FLAC, OGG Vorbis and MP3.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SoundSource {
+    /// The folder, from the card's own; the program's cards have none and use `--data`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dir: Option<PathBuf>,
+    /// Patterns of the files that belong to the set, such as `recordings/*.wav` (paths from the folder) or `*_[0-4].wav`
+    /// (names in any folder); all files of sound if there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<String>,
+    /// Where the class of a file is found.
+    #[serde(default)]
+    pub label: LabelRule,
+    /// Which of them make a part.
+    pub parts: BTreeMap<String, SoundPart>,
+}
+
+/// The files of one part: those that obey all of the rules.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SoundPart {
+    /// Patterns of them; all of the set if there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<String>,
+    /// A text file in the folder that lists them, one path a line.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub list: Option<String>,
+    /// Text files of that form that list what is left out.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub except: Vec<String>,
+}
+
+/// Where the class of a file of sound is found.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LabelRule {
+    /// There are no classes.
+    None,
+    /// The folder that the file is in.
+    #[default]
+    Folder,
+    /// A piece of the file's name.
+    Field {
+        /// What the name is cut at.
+        separator: String,
+        /// Which piece, from 0.
+        index: usize,
+    },
 }
 
 /// Parquet files.
@@ -168,11 +223,13 @@ pub struct Columns {
     pub image: String,
     /// Whole numbers; an empty name for none. A table without the column has no labels.
     pub label: String,
+    /// Encoded sound: bytes, or the hub's struct with a child `bytes`.
+    pub audio: String,
 }
 
 impl Default for Columns {
     fn default() -> Self {
-        Self { image: "image".into(), label: "label".into() }
+        Self { image: "image".into(), label: "label".into(), audio: "audio".into() }
     }
 }
 
@@ -183,6 +240,7 @@ impl Source {
             Self::BuiltIn(_) => "built-in",
             Self::Idx(_) => "idx",
             Self::Mat(_) => "mat",
+            Self::Sound(_) => "sound",
             Self::Parquet(_) => "parquet",
             Self::ImageFolder(_) => "image-folder",
             Self::Hub(_) => "hub",
@@ -198,6 +256,11 @@ impl Source {
                 files.try_for_each(|f| stays_inside(&f.file))
             }
             Self::Mat(source) => stays_inside(&source.file),
+            Self::Sound(source) => {
+                let lists = source.parts.values().flat_map(|p| p.list.iter().chain(&p.except));
+                let mut names = lists.chain(&source.files).chain(source.parts.values().flat_map(|p| &p.files));
+                names.try_for_each(|n| stays_inside(n))
+            }
             Self::Parquet(source) => source.parts.values().flatten().try_for_each(|f| stays_inside(f)),
             Self::Hub(source) => {
                 if source.repo.split('/').filter(|s| !s.is_empty() && !s.starts_with('.')).count() != 2 {

@@ -4,7 +4,7 @@ mod tests;
 
 use balance::{Balance, kl_with_free_bits};
 use candle_core::Tensor;
-use lsgm_core::{Error, Group, Pass, Posterior, Result};
+use lsgm_core::{Auxiliary, Error, Group, Likelihood, Pass, Posterior, Result};
 use lsgm_prior::{Prior, Weighting};
 
 use crate::config::{LsgmStage, VaeStage};
@@ -35,7 +35,8 @@ pub(crate) fn vae_loss(
     let kl = Balance::none(&posterior).sum(&posterior.kl_groups()?)?.mean_all()?;
     let (r, k) = (scalar(&reconstruction)?, scalar(&kl)?);
     let values = vec![("loss", scalar(&total)?), ("reconstruction", r), ("kl", k), ("nelbo_normal_prior", r + k)];
-    Ok(Loss { total: regularized(model, total, config.regularizer_weight(progress))?, values })
+    let loss = Loss { total, values };
+    with_terms_of_its_own(model, x, likelihood.as_ref(), config.regularizer_weight(progress), loss)
 }
 
 /// Stage 2 at a share `progress` of it, end to end: reconstruction, negative encoder entropy and cross entropy with the
@@ -69,7 +70,7 @@ pub(crate) fn lsgm_loss(
         ("neg_entropy", h),
         ("cross_entropy", ce),
     ];
-    Ok(Loss { total: regularized(model, total, config.regularizer)?, values })
+    with_terms_of_its_own(model, x, likelihood.as_ref(), config.regularizer, Loss { total, values })
 }
 
 /// The factors on the groups while the KL terms are annealed.
@@ -125,15 +126,25 @@ pub(crate) fn prior_loss(model: &Model, x: &Tensor, weighting: Weighting, pass: 
     Ok(Loss { values: vec![("loss", scalar(&total)?)], total })
 }
 
-/// `total` and the autoencoder's own penalty with its weight.
-fn regularized(model: &Model, total: Tensor, weight: f64) -> Result<Tensor> {
-    if weight == 0.0 {
-        return Ok(total);
+/// The loss with what the autoencoder adds to it: its own penalty, times `weight`, and terms beside the bound under their
+/// own names.
+fn with_terms_of_its_own(
+    model: &Model,
+    x: &Tensor,
+    likelihood: &dyn Likelihood,
+    weight: f64,
+    mut loss: Loss,
+) -> Result<Loss> {
+    if weight != 0.0
+        && let Some(penalty) = model.autoencoder.regularizer()?
+    {
+        loss.total = (loss.total + (penalty * weight)?)?;
     }
-    Ok(match model.autoencoder.regularizer()? {
-        Some(penalty) => (total + (penalty * weight)?)?,
-        None => total,
-    })
+    for Auxiliary { name, loss: term } in model.autoencoder.auxiliary(x, likelihood)? {
+        loss.values.push((name, scalar(&term)?));
+        loss.total = (loss.total + term)?;
+    }
+    Ok(loss)
 }
 
 fn check_latent(model: &Model, z0: &Tensor) -> Result<()> {

@@ -26,6 +26,8 @@ pub(crate) fn small() -> Vec<Case> {
     all.extend(resampling());
     all.extend(likelihoods());
     all.extend(layouts());
+    all.extend(snakes());
+    all.extend(logistic_mixtures());
     all
 }
 
@@ -297,4 +299,38 @@ pub(crate) fn large() -> Vec<Case> {
     all.push(case("avg_pool2d", maps[..1].to_vec(), |t| ops::avg_pool2d(&t[0], 2)));
     all.push(case("upsample_nearest2d", maps[..1].to_vec(), |t| ops::upsample_nearest2d(&t[0], 2)));
     all
+}
+
+fn snakes() -> Vec<Case> {
+    [vec![2, 3, 37], vec![1, 1, 1], vec![3, 4, 2, 5]]
+        .into_iter()
+        .map(|shape| {
+            let alpha = (normal(8, shape[1]).abs().unwrap() + 0.3).unwrap();
+            case(format!("snake {shape:?}"), vec![(normal(7, shape) * 3.0).unwrap(), alpha], |t| {
+                ops::snake(&t[0], &t[1])
+            })
+        })
+        .collect()
+}
+
+/// Scales far wider than a bin and narrower than one; data in both outer bins and between.
+fn logistic_mixtures() -> Vec<Case> {
+    [(2, 1, 5, 16usize), (3, 3, 70, 256), (1, 4, 9, 65_536)]
+        .into_iter()
+        .map(|(batch, components, length, levels)| {
+            let level = |i: usize| -1.0 + 2.0 * ((i * 7919) % levels) as f64 / levels as f64;
+            let mut x: Vec<f64> = (0..batch * length).map(level).collect();
+            x[0] = -1.0;
+            x[length - 1] = 1.0 - 2.0 / levels as f64;
+            let x = Tensor::from_vec(x, (batch, length), &Device::Cpu).unwrap();
+            let logits = normal(1, (batch, components, length));
+            let means = normal(2, (batch, components, length));
+            let scales = (normal(3, (batch, components, length)) * 1.5).unwrap();
+            let scales = (scales - 2.5).unwrap();
+            let params = Tensor::cat(&[logits, means, scales], 1).unwrap();
+            case(format!("logistic_mixture_log_prob {components} {levels}"), vec![params], move |t| {
+                ops::logistic_mixture_log_prob(&t[0], &x, levels)
+            })
+        })
+        .collect()
 }
