@@ -45,6 +45,16 @@ pub enum DataError {
         /// Why not.
         message: String,
     },
+    /// A text cannot be read as one.
+    #[error("{}: {place}: {message}", path.display())]
+    Text {
+        /// The file.
+        path: PathBuf,
+        /// Where in the file.
+        place: String,
+        /// What is wrong, and what to do.
+        message: String,
+    },
     /// A table lacks a column, or has it with a type that cannot be read.
     #[error("{}: column `{column}`: {message}", path.display())]
     Column {

@@ -9,6 +9,7 @@
 //!   drawn on demand ([`Glyphs`]).
 //! * [`BinaryImages`] turns them to a [`lsgm_core::Dataset`] of black and white ones, [`PixelImages`] to one of grey or
 //!   colour ones; [`BinaryConfig`] and [`ImageConfig`] are their config sections.
+//! * [`open_texts`] turns a split to [`Texts`], which are read in pieces of bounded size.
 //! * [`check`](check()) tells whether a set is whole.
 //!
 //! Another kind of data adds its kind of [`Source`](card::Source), its [`Content`], and a reader beside
@@ -36,6 +37,7 @@ mod pixels;
 mod shield;
 mod suggest;
 mod table;
+mod text;
 mod unpacked;
 
 pub use binary::{Binarization, BinaryImages};
@@ -54,3 +56,4 @@ pub use open::{Reading, Request, open_images};
 pub use picture::{Damaged, Fit, Target};
 pub use pixels::PixelImages;
 pub use suggest::nearest;
+pub use text::{Grammar, PIECE, Piece, Shares, Tally, TextCheck, TextRequest, Texts, Unit, open_texts};

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use lsgm_core::Split;
 
-use crate::card::{Card, SplitRule};
+use crate::card::{Card, Generator, SplitRule};
 use crate::folder::open_folder;
 use crate::idx::read_idx;
 use crate::lazy::LazyImages;
@@ -92,7 +92,7 @@ fn load(request: &Request<'_>, rule: &SplitRule, located: &Located) -> Result<Bo
         range.start..end
     };
     let mut set = match &located.content {
-        Content::Generated(_, items) => {
+        Content::Generated(Generator::Glyphs, items) => {
             let glyphs = Glyphs::new(request.seed, request.split, wanted(*items).len());
             if glyphs.size() == target.size {
                 return Ok(Box::new(glyphs));
@@ -110,6 +110,7 @@ fn load(request: &Request<'_>, rule: &SplitRule, located: &Located) -> Result<Bo
             set.keep(wanted(set.len()));
             fitted(set, target, &file.display().to_string())?
         }
+        Content::Generated(..) | Content::Texts { .. } => return Err(not_of_images(request.card)),
         Content::Folder(dir) => return open_folder(dir, target, request.reading, located.invert, wanted),
         Content::Parquet { files, columns } => {
             let tables = Tables::open(files, columns, wanted)?;
@@ -127,10 +128,14 @@ fn load(request: &Request<'_>, rule: &SplitRule, located: &Located) -> Result<Bo
 
 fn target(request: &Request<'_>) -> Result<Target> {
     let own = request.card.image.map(Target::exact);
-    request.target.or(own).ok_or_else(|| DataError::Card {
-        origin: format!("data set card {}", request.card.name),
-        message: format!("`image` is missing: the set is for {}, not for images", request.card.modality.join(", ")),
-    })
+    request.target.or(own).ok_or_else(|| not_of_images(request.card))
+}
+
+fn not_of_images(card: &Card) -> DataError {
+    DataError::Card {
+        origin: format!("data set card {}", card.name),
+        message: format!("the set is for {}, not for images", card.modality.join(", ")),
+    }
 }
 
 fn fitted(set: ImageSet, target: Target, origin: &str) -> Result<ImageSet> {

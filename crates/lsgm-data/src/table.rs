@@ -183,7 +183,7 @@ impl<'a> Table<'a> {
 }
 
 /// Run a call into the parquet reader, which panics on some damaged bytes.
-fn shielded<T>(call: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
+pub(crate) fn shielded<T>(call: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
     shield(call).unwrap_or_else(|| Err(ParquetError::General("the reader cannot make sense of the bytes".into())))
 }
 

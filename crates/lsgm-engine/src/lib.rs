@@ -9,6 +9,7 @@ mod config;
 mod evaluate;
 mod events;
 mod importance;
+mod infill;
 mod losses;
 mod model;
 mod order;
@@ -24,6 +25,7 @@ pub use config::{EvaluateConfig, LsgmStage, SampleConfig, StageBudget, TrainConf
 pub use evaluate::{Alpha, Estimate, Evaluation, OdeEvaluation, evaluate};
 pub use events::{Event, Interrupt, Metrics, Observer};
 pub use importance::ImportanceEvaluation;
+pub use infill::{InfillOptions, Infilled, infill};
 pub use model::{Model, ModelSpec};
 pub use run_dir::{Checkpoint, RunDir};
 pub use sample::{Samples, film, interpolate, reconstruct, reconstruct_through_prior, reconstructions, sample};

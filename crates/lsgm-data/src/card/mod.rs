@@ -11,12 +11,12 @@ use crate::suggest::with_nearest_key;
 use crate::{DataError, ImageSize, Result, nearest};
 pub use source::{
     BuiltIn, Columns, Generator, HubLayout, HubSource, IdxPart, IdxSource, ImageFolderSource, MatSource, NamedFile,
-    ParquetSource, Source,
+    ParquetSource, Source, TextSource,
 };
 pub use split::{Share, SplitRule, Splits};
 
 /// The cards that belong to the program.
-const BUILT_IN: [(&str, &str); 7] = [
+const BUILT_IN: [(&str, &str); 13] = [
     ("glyphs", include_str!("../../datasets/glyphs.toml")),
     ("mnist", include_str!("../../datasets/mnist.toml")),
     ("fashion-mnist", include_str!("../../datasets/fashion-mnist.toml")),
@@ -24,6 +24,12 @@ const BUILT_IN: [(&str, &str); 7] = [
     ("cifar10", include_str!("../../datasets/cifar10.toml")),
     ("celeba-hq", include_str!("../../datasets/celeba-hq.toml")),
     ("ffhq", include_str!("../../datasets/ffhq.toml")),
+    ("grammar", include_str!("../../datasets/grammar.toml")),
+    ("texts", include_str!("../../datasets/texts.toml")),
+    ("multi30k", include_str!("../../datasets/multi30k.toml")),
+    ("tiny-shakespeare", include_str!("../../datasets/tiny-shakespeare.toml")),
+    ("text8", include_str!("../../datasets/text8.toml")),
+    ("wikitext-2", include_str!("../../datasets/wikitext-2.toml")),
 ];
 
 /// A data set card, as in `datasets/*.toml`.
@@ -152,7 +158,8 @@ mod tests {
         for (card, (name, _)) in cards.iter().zip(BUILT_IN) {
             assert_eq!(card.name, name);
             assert_eq!(Card::find(name).unwrap(), *card);
-            assert!(card.image.is_some_and(|size| size.bytes() > 0), "{name}");
+            let of_texts = card.modality.iter().any(|m| m == "text");
+            assert!(of_texts || card.image.is_some_and(|size| size.bytes() > 0), "{name}");
             assert!(Split::ALL.iter().all(|s| card.splits.rule(*s).items != Some(0)), "{name}");
             let again: Card = toml::from_str(&toml::to_string(card).unwrap()).unwrap();
             assert_eq!(again, *card);

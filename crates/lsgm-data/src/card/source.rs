@@ -3,6 +3,8 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::text::Unit;
+
 /// One way to get a data set. A part is what the source itself is divided into, such as `train` and `test`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
@@ -14,6 +16,8 @@ pub enum Source {
     Idx(IdxSource),
     /// Matrices in a MATLAB file.
     Mat(MatSource),
+    /// Texts in a folder: plain, JSON lines or parquet, by their extensions.
+    Text(TextSource),
     /// Parquet files in a folder.
     Parquet(ParquetSource),
     /// PNG and JPEG files in a folder.
@@ -39,6 +43,8 @@ pub struct BuiltIn {
 pub enum Generator {
     /// [`crate::Glyphs`].
     Glyphs,
+    /// [`crate::Grammar`].
+    Grammar,
 }
 
 /// idx files.
@@ -91,6 +97,29 @@ pub struct MatSource {
     pub file: String,
     /// Variables by part.
     pub parts: BTreeMap<String, String>,
+}
+
+/// Texts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TextSource {
+    /// The folder, from the card's own; the program's cards have none and use `--data`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dir: Option<PathBuf>,
+    /// What an entry of a plain file is.
+    #[serde(default)]
+    pub unit: Unit,
+    /// The field of JSON lines, or the column of parquet, that holds the text.
+    #[serde(default = "text")]
+    pub column: String,
+    /// Files by part, in order, named without `.gz`. Without any, the folder's `PART*.txt`, `PART*.jsonl` and
+    /// `PART*.parquet`.
+    #[serde(default)]
+    pub parts: BTreeMap<String, Vec<String>>,
+}
+
+fn text() -> String {
+    "text".into()
 }
 
 /// Parquet files.
@@ -160,7 +189,7 @@ fn main() -> String {
     "main".into()
 }
 
-/// Names of the columns of a table of images.
+/// Names of the columns of a table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Columns {
@@ -168,11 +197,13 @@ pub struct Columns {
     pub image: String,
     /// Whole numbers; an empty name for none. A table without the column has no labels.
     pub label: String,
+    /// Texts.
+    pub text: String,
 }
 
 impl Default for Columns {
     fn default() -> Self {
-        Self { image: "image".into(), label: "label".into() }
+        Self { image: "image".into(), label: "label".into(), text: text() }
     }
 }
 
@@ -183,6 +214,7 @@ impl Source {
             Self::BuiltIn(_) => "built-in",
             Self::Idx(_) => "idx",
             Self::Mat(_) => "mat",
+            Self::Text(_) => "text",
             Self::Parquet(_) => "parquet",
             Self::ImageFolder(_) => "image-folder",
             Self::Hub(_) => "hub",
@@ -198,6 +230,7 @@ impl Source {
                 files.try_for_each(|f| stays_inside(&f.file))
             }
             Self::Mat(source) => stays_inside(&source.file),
+            Self::Text(source) => source.parts.values().flatten().try_for_each(|f| stays_inside(f)),
             Self::Parquet(source) => source.parts.values().flatten().try_for_each(|f| stays_inside(f)),
             Self::Hub(source) => {
                 if source.repo.split('/').filter(|s| !s.is_empty() && !s.starts_with('.')).count() != 2 {
