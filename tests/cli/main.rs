@@ -8,3 +8,4 @@ mod files;
 mod pipeline;
 mod runs;
 mod support;
+mod text;
