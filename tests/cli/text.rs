@@ -140,6 +140,10 @@ fn texts_of_ones_own_train_from_a_folder() {
     bench.write("text.toml", own.replace("kind = \"bpe\"\nvocabulary = 400", "kind = \"characters\""));
     let told = bench.lsgm("train text.toml --data own --out run --stage vae").succeeds().stderr;
     assert!(told.contains("empty entries were left out") && told.contains("Windows line ends"), "{told}");
+    bench.write("few/train.txt", "one\ntwo\nthree\nfour\n");
+    let few = "train text.toml --data few --out few-run --stage vae --set data.val=1 --set data.test=1";
+    let told = bench.lsgm(few).succeeds().stderr;
+    assert!(told.contains("2 items, fewer than a batch of 10"), "{told}");
     bench.write("bad/train.txt", b"good\nbad \xff\n");
     bench.lsgm("train text.toml --data bad --out bad-run").fails(2, &["train.txt: line 2, byte 9", "not UTF-8"]);
     assert!(!bench.path("bad-run").exists());

@@ -90,12 +90,7 @@ pub(crate) trait AnyModality: Send + Sync {
     fn build(&self, params: &Params) -> lsgm_core::Result<Box<dyn Autoencoder>>;
     fn data_dim(&self) -> usize;
     fn render(&self, items: &Tensor, arrangement: Arrangement) -> lsgm_core::Result<Vec<Artifact>>;
-    fn render_as(
-        &self,
-        extension: &str,
-        items: &Tensor,
-        arrangement: Arrangement,
-    ) -> lsgm_core::Result<Vec<Artifact>>;
+    fn render_as(&self, extension: &str, items: &Tensor, arrangement: Arrangement) -> lsgm_core::Result<Vec<Artifact>>;
     fn read_items(&self, entries: &[String]) -> lsgm_core::Result<Tensor>;
     fn read_template(&self, template: &str) -> lsgm_core::Result<Template>;
     fn measure_samples(&self, samples: &Tensor, yardstick: &mut Yardstick<'_>) -> lsgm_core::Result<Vec<Measure>>;
@@ -165,12 +160,7 @@ impl<M: Modality> AnyModality for M {
         Modality::render(self, items, arrangement)
     }
 
-    fn render_as(
-        &self,
-        extension: &str,
-        items: &Tensor,
-        arrangement: Arrangement,
-    ) -> lsgm_core::Result<Vec<Artifact>> {
+    fn render_as(&self, extension: &str, items: &Tensor, arrangement: Arrangement) -> lsgm_core::Result<Vec<Artifact>> {
         Modality::render_as(self, extension, items, arrangement)
     }
 

@@ -200,7 +200,7 @@ fn cifar10_is_read_from_a_folder_of_parquet_files() {
     let lazy = ImageConfig { memory: 0, ..config.clone() }.open(Split::Train, Some(&path)).unwrap();
     let again = lazy.batch(&[0, 499], &mut Rng::new(0)).unwrap().x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
     assert_eq!(all, again);
-    let columns = lsgm_data::card::Columns { image: "img".into(), label: "label".into() };
+    let columns = lsgm_data::card::Columns { image: "img".into(), label: "label".into(), ..Default::default() };
     let own = ImageConfig { kind: ImageSource::Parquet, columns, ..config };
     let own = own.open(Split::Train, Some(&path)).unwrap().batch(&[0, 499], &mut Rng::new(0)).unwrap();
     assert_eq!(all, own.x.flatten_all().unwrap().to_vec1::<f32>().unwrap());

@@ -192,7 +192,9 @@ fn shared(name: &str) -> Option<PathBuf> {
 
 #[test]
 fn known_sets_are_whole() {
-    for (set, folder, entries) in [("multi30k", "multi30k", [29_000, 1014, 1000]), ("tiny-shakespeare", "tinyshakespeare", [1; 3])] {
+    for (set, folder, entries) in
+        [("multi30k", "multi30k", [29_000, 1014, 1000]), ("tiny-shakespeare", "tinyshakespeare", [1; 3])]
+    {
         let Some(dir) = shared(folder) else { continue };
         let report = check(&Card::find(set).unwrap(), Some(&dir), &offline()).unwrap();
         assert_eq!(report.problems, Vec::<String>::new());

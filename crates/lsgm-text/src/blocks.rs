@@ -26,9 +26,8 @@ impl Block {
     fn new(config: &TransformerConfig, causal: bool, params: &Params) -> Result<Self> {
         let (width, wide) = (config.channels, config.channels * config.expansion);
         let norm = |name: &str| RmsNorm::new(width, 1e-6, &params.pp(name));
-        let last = |inputs, name: &str| {
-            Linear::new_with(inputs, width, Some(init::zeros()), init::zeros(), &params.pp(name))
-        };
+        let last =
+            |inputs, name: &str| Linear::new_with(inputs, width, Some(init::zeros()), init::zeros(), &params.pp(name));
         Ok(Self {
             norms: [norm("norm1")?, norm("norm2")?],
             qkv: Linear::new(width, 3 * width, true, &params.pp("qkv"))?,

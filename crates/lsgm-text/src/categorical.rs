@@ -52,7 +52,8 @@ impl Likelihood for Categorical {
 /// A draw from `softmax(logits / temperature)` over the last dimension, as the largest of perturbed logits (Gumbel 1954).
 pub(crate) fn draw(logits: &Tensor, temperature: f64, rng: &mut Rng) -> Result<Tensor> {
     let uniform = rng.uniforms(logits.elem_count());
-    let gumbel: Vec<f32> = uniform.iter().map(|u| -(-u.max(f32::MIN_POSITIVE).ln()).max(f32::MIN_POSITIVE).ln()).collect();
+    let gumbel: Vec<f32> =
+        uniform.iter().map(|u| -(-u.max(f32::MIN_POSITIVE).ln()).max(f32::MIN_POSITIVE).ln()).collect();
     let gumbel = Tensor::from_vec(gumbel, logits.shape(), &Device::Cpu)?.to_dtype(logits.dtype())?;
     Ok(((logits.detach() / temperature)? + gumbel.to_device(logits.device())?)?.argmax(D::Minus1)?)
 }
@@ -120,7 +121,16 @@ mod tests {
             let share = drawn.iter().filter(|t| **t == token).count() as f64 / n as f64;
             assert!((share - expected).abs() < 4.0 * (expected * (1.0 - expected) / n as f64).sqrt(), "{share}");
         }
-        assert!(p.sample(0.0, &mut Rng::new(5)).unwrap().flatten_all().unwrap().to_vec1::<u32>().unwrap().iter().all(|t| *t == 1));
+        assert!(
+            p.sample(0.0, &mut Rng::new(5))
+                .unwrap()
+                .flatten_all()
+                .unwrap()
+                .to_vec1::<u32>()
+                .unwrap()
+                .iter()
+                .all(|t| *t == 1)
+        );
     }
 
     #[test]

@@ -79,7 +79,10 @@ fn fit(mut pipeline: Pipeline, mut trainer: TrainerWrapper, origin: &str, pieces
 }
 
 fn refuse(origin: &str, error: impl std::fmt::Display) -> TextError {
-    TextError::Tokenizer { origin: origin.to_owned(), message: format!("cannot be fitted to the training split: {error}") }
+    TextError::Tokenizer {
+        origin: origin.to_owned(),
+        message: format!("cannot be fitted to the training split: {error}"),
+    }
 }
 
 fn from_file(path: &Path, given: &Given) -> Result<Tokenizer> {

@@ -107,7 +107,8 @@ pub(crate) fn reconstructions(originals: &Tensor, decoded: &Tensor, end: Option<
     let rows = |x: &Tensor| -> Result<Vec<Vec<u32>>> { Ok(x.to_device(&Device::Cpu)?.to_vec2::<u32>()?) };
     let (originals, decoded) = (rows(originals)?, rows(decoded)?);
     let (mut tokens, mut right, mut whole) = (0usize, 0usize, 0usize);
-    for ((x, y), weights) in originals.iter().zip(&decoded).zip(weights.chunks(originals.first().map_or(1, Vec::len).max(1)))
+    for ((x, y), weights) in
+        originals.iter().zip(&decoded).zip(weights.chunks(originals.first().map_or(1, Vec::len).max(1)))
     {
         let of_item = x.iter().zip(y).zip(weights).filter(|(_, w)| **w > 0.0);
         let (all, equal) = of_item.fold((0, 0), |(all, equal), ((a, b), _)| (all + 1, equal + usize::from(a == b)));
@@ -174,7 +175,12 @@ fn fluency(rows: &[Vec<u32>], end: Option<u32>, reference: &Reference<'_>) -> Re
     let meaning = "nats for each token under a 4-gram model of the training split";
     Ok(vec![
         Measure::new("sample_log_perplexity", total / tokens.max(1) as f64, "nats", meaning),
-        Measure::new("heldout_log_perplexity", held_out / amounts.tokens.max(1) as f64, "nats", "the same of held-out text"),
+        Measure::new(
+            "heldout_log_perplexity",
+            held_out / amounts.tokens.max(1) as f64,
+            "nats",
+            "the same of held-out text",
+        ),
     ])
 }
 

@@ -23,9 +23,12 @@ pub struct Text {
     data: TextConfig,
     model: ModelConfig,
     tokenizer: Tokenizer,
-    /// Splits that were read, by split and folder.
-    corpora: Mutex<BTreeMap<(&'static str, Option<PathBuf>), Arc<Corpus>>>,
+    /// Splits that were read.
+    corpora: Mutex<BTreeMap<Place, Arc<Corpus>>>,
 }
+
+/// A split's name and the folder of the data.
+type Place = (&'static str, Option<PathBuf>);
 
 impl Text {
     /// The tokenizer of the run.
@@ -207,7 +210,8 @@ impl Modality for Text {
     }
 
     fn measure_baselines(&self, split: Split, yardstick: &mut Yardstick<'_>) -> Result<Vec<Measure>> {
-        let (train, held_out) = (self.corpus(Split::Train, yardstick.data_dir)?, self.corpus(split, yardstick.data_dir)?);
+        let (train, held_out) =
+            (self.corpus(Split::Train, yardstick.data_dir)?, self.corpus(split, yardstick.data_dir)?);
         measures::baselines(&train, &held_out, &self.tokenizer)
     }
 }

@@ -13,7 +13,8 @@ pub(crate) const END: &str = "<|end|>";
 /// What stands for a character that is not in a vocabulary of characters.
 const UNKNOWN: &str = "<unk>";
 /// Names under which other tokenizers have the token that ends a text.
-const USUAL_ENDS: [&str; 8] = [END, "<|endoftext|>", "<|end_of_text|>", "<|im_end|>", "</s>", "<eos>", "[SEP]", "[EOS]"];
+const USUAL_ENDS: [&str; 8] =
+    [END, "<|endoftext|>", "<|end_of_text|>", "<|im_end|>", "</s>", "<eos>", "[SEP]", "[EOS]"];
 
 /// A tokenizer of the `tokenizers` crate together with the token that ends a text.
 #[derive(Debug, Clone)]
@@ -83,7 +84,8 @@ impl Tokenizer {
             let id = vocabulary.len();
             vocabulary.insert(character.to_string(), id.into());
         }
-        let level = json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false });
+        let level =
+            json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false });
         without_merges(vocabulary, level.clone(), level, None, "of bytes")
     }
 
@@ -93,7 +95,8 @@ impl Tokenizer {
     /// None that is known: the `tokenizers` crate reports one.
     pub fn to_json(&self) -> Result<Vec<u8>> {
         let text = self.pipeline.to_string(true);
-        let refuse = |e: tokenizers::Error| TextError::Tokenizer { origin: "to be stored".into(), message: e.to_string() };
+        let refuse =
+            |e: tokenizers::Error| TextError::Tokenizer { origin: "to be stored".into(), message: e.to_string() };
         Ok(text.map_err(refuse)?.into_bytes())
     }
 

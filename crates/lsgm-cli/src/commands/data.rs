@@ -8,10 +8,10 @@ use lsgm_data::card::Source;
 use lsgm_data::{Card, Checksum, Fetched, FileCheck, Hub, Report, SplitCheck, State, TextCheck};
 
 use crate::args::Data;
-use crate::error::one_paragraph;
-use crate::progress::Progress;
 use crate::config::{Config, Tree};
+use crate::error::one_paragraph;
 use crate::output::Output;
+use crate::progress::Progress;
 use crate::registry::Registry;
 use crate::run::{apply, data_folder};
 use crate::{Error, Result, terminal};

@@ -102,7 +102,7 @@ fn the_modality_is_asked_for_and_checked() {
     let message = refused("[train]\nseed = 1\n");
     assert_eq!(message, "configs/x.toml: `modality` must be given");
     let message = refused("modality = 'binar'\n");
-    assert_eq!(message, "configs/x.toml:1: `modality` is \"binar\"; did you mean \"binary\"? Known are binary");
+    assert_eq!(message, "configs/x.toml:1: `modality` is \"binar\"; did you mean \"binary\"? Known are binary, text");
     let message = refused("modality = 3\n");
     assert!(message.starts_with("configs/x.toml:1: `modality` must be a string, found integer"), "{message}");
 }

@@ -115,7 +115,8 @@ static TABLE: LazyLock<Vec<Vec<Vec<Part>>>> = LazyLock::new(|| {
         Some(rule) => Part::Rule(rule),
         None => Part::Word(word),
     };
-    let alternatives = |rule: &(&str, &[&'static str])| rule.1.iter().map(|a| a.split(' ').map(part).collect()).collect();
+    let alternatives =
+        |rule: &(&str, &[&'static str])| rule.1.iter().map(|a| a.split(' ').map(part).collect()).collect();
     RULES.iter().map(alternatives).collect()
 });
 
@@ -191,7 +192,11 @@ mod tests {
 
     #[test]
     fn what_breaks_a_rule_does_not_parse() {
-        for good in ["a red fox sleeps.", "an old owl that sees three foxes is not idle.", "at night, the owls near the barn know that an ant waits."] {
+        for good in [
+            "a red fox sleeps.",
+            "an old owl that sees three foxes is not idle.",
+            "at night, the owls near the barn know that an ant waits.",
+        ] {
             assert!(Grammar::accepts(good), "{good}");
         }
         for wrong in [

@@ -12,8 +12,8 @@ mod plain;
 mod sink;
 mod table;
 
-pub(crate) use check::check_texts;
 pub use check::TextCheck;
+pub(crate) use check::check_texts;
 pub use grammar::Grammar;
 pub use open::{Shares, TextRequest, Texts, open_texts};
 pub use sink::{PIECE, Piece, Tally, Unit};

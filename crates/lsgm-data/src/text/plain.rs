@@ -69,25 +69,21 @@ impl Stretches<'_> {
         if flow.is_break() || !ended {
             return Ok(flow);
         }
-        let length = self.pending.len();
-        let windows = self.pending.ends_with(b"\r\n");
-        sink.tally.carriage_returns += usize::from(windows);
-        if windows {
-            self.pending.remove(length - 2);
-        }
         match unit {
-            Unit::Line => {
-                self.pending.pop();
-                flow = self.hand_on(self.pending.len(), true, sink)?;
-                self.offset += 1;
-            }
+            Unit::Line => self.line(sink),
             // Short lines of a document are collected to pieces.
-            Unit::Document if self.pending.len() > PIECE / 2 => {
-                flow = self.hand_on(self.pending.len(), false, sink)?;
-            }
-            Unit::Document => return Ok(flow),
+            Unit::Document if self.pending.len() > PIECE / 2 => self.hand_on(self.pending.len(), false, sink),
+            Unit::Document => Ok(flow),
         }
-        self.offset += u64::from(windows);
+    }
+
+    /// A line that ended, without its end.
+    fn line(&mut self, sink: &mut Sink<'_>) -> Result<ControlFlow<()>> {
+        let end = if self.pending.ends_with(b"\r\n") { 2 } else { 1 };
+        sink.tally.carriage_returns += end - 1;
+        let flow = self.hand_on(self.pending.len() - end, true, sink)?;
+        self.pending.clear();
+        self.offset += end as u64;
         self.line += 1;
         Ok(flow)
     }
@@ -101,13 +97,18 @@ impl Stretches<'_> {
     }
 
     fn hand_on(&mut self, length: usize, ends: bool, sink: &mut Sink<'_>) -> Result<ControlFlow<()>> {
-        let flow = {
-            let text = std::str::from_utf8(&self.pending[..length]).map_err(|e| self.not_utf8(e.valid_up_to()))?;
-            let text = if self.offset == 0 { text.strip_prefix('\u{feff}').unwrap_or(text) } else { text };
-            sink.piece(text, ends)?
+        let text = std::str::from_utf8(&self.pending[..length]).map_err(|e| self.not_utf8(e.valid_up_to()))?;
+        let lines = text.matches('\n').count();
+        let text = if self.offset == 0 { text.strip_prefix('\u{feff}').unwrap_or(text) } else { text };
+        let windows = text.matches("\r\n").count();
+        sink.tally.carriage_returns += windows;
+        let flow = match windows {
+            0 => sink.piece(text, ends)?,
+            _ => sink.piece(&text.replace("\r\n", "\n"), ends)?,
         };
         self.pending.drain(..length);
         self.offset += length as u64;
+        self.line += lines;
         Ok(flow)
     }
 

@@ -138,7 +138,9 @@ impl<'a> Sink<'a> {
 /// kilobyte, so that no word is parted either. `bytes` are longer than `limit` and UTF-8 up to their last character.
 pub(super) fn cut(bytes: &[u8], limit: usize) -> usize {
     let near = limit.saturating_sub(1024).max(1);
-    if let Some(at) = (near..limit).rev().find(|at| bytes[*at].is_ascii_whitespace()) {
+    // A Windows line end is one end.
+    let is_space = |at: &usize| bytes[*at].is_ascii_whitespace() && bytes[at - 1..=*at] != *b"\r\n";
+    if let Some(at) = (near..limit).rev().find(is_space) {
         return at;
     }
     let is_start = |at: &usize| (bytes[*at] as i8) >= -0x40;

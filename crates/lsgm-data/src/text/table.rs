@@ -21,16 +21,15 @@ const BATCH: usize = 256;
 /// Hand the column `column` of a file to `sink`; a row without a value is an empty one.
 pub(super) fn read_table(path: &Path, column: &str, sink: &mut Sink<'_>) -> Result<ControlFlow<()>> {
     let file = File::open(path).map_err(|e| DataError::io(path, e))?;
-    let builder =
-        shielded(|| ParquetRecordBatchReaderBuilder::try_new(file)).map_err(|e| DataError::corrupt(path, "footer", e))?;
+    let builder = shielded(|| ParquetRecordBatchReaderBuilder::try_new(file))
+        .map_err(|e| DataError::corrupt(path, "footer", e))?;
     check_column(path, &builder, column)?;
     let roots = builder.parquet_schema().root_schema().get_fields().iter();
     let index = roots.enumerate().filter(|(_, f)| f.name() == column).map(|(i, _)| i);
     let mask = ProjectionMask::roots(builder.parquet_schema(), index.collect::<Vec<_>>());
     let mut row = 0;
-    let corrupt = |row: usize, e: &dyn std::fmt::Display| {
-        DataError::corrupt(path, format!("row {row}, column `{column}`"), e)
-    };
+    let corrupt =
+        |row: usize, e: &dyn std::fmt::Display| DataError::corrupt(path, format!("row {row}, column `{column}`"), e);
     let reader = builder.with_projection(mask).with_batch_size(BATCH);
     let mut reader = shielded(|| reader.build()).map_err(|e| corrupt(row, &e))?;
     while let Some(batch) =

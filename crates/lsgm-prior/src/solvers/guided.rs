@@ -40,13 +40,7 @@ pub fn guided_ancestral(
 }
 
 /// The prediction of `z_0` from `z_t`, moved along the gradient of the condition.
-fn guided_data(
-    walker: &mut Walker<'_>,
-    z: &Tensor,
-    t: f64,
-    condition: Condition<'_>,
-    strength: f64,
-) -> Result<Tensor> {
+fn guided_data(walker: &mut Walker<'_>, z: &Tensor, t: f64, condition: Condition<'_>, strength: f64) -> Result<Tensor> {
     let (m, sigma) = (walker.sde().mean_coefficient(t), walker.sde().sigma(t));
     let start = Var::from_tensor(z)?;
     walker.nfe += 1;
