@@ -18,7 +18,7 @@ pub use lsgm_cli::Registry;
 pub use lsgm_core::{
     Arrangement, Artifact, Assets, Autoencoder, Batch, Dataset, Decoder, Encoder, Error, Group, Init, LatentShape,
     Latents, Likelihood, Modality, ParamStore, Params, Pass, Posterior, Result, Rng, RngState, Spatial, Split,
-    nats_to_bits, soft_clamp,
+    Template, nats_to_bits, soft_clamp,
 };
 
 pub use lsgm_audio as audio;
@@ -29,6 +29,7 @@ pub use lsgm_image as image;
 pub use lsgm_import as import;
 pub use lsgm_nn as nn;
 pub use lsgm_prior as prior;
+pub use lsgm_text as text;
 
 /// The command line.
 pub mod cli {

@@ -11,3 +11,4 @@ mod pipeline;
 mod runs;
 mod sound;
 mod support;
+mod text;

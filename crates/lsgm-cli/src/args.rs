@@ -34,6 +34,8 @@ pub(crate) enum Command {
     Reconstruct(Reconstruct),
     /// Show paths through the latent space between items of the data
     Interpolate(Interpolate),
+    /// Complete an item of which a part is given
+    Infill(Infill),
     /// Measure a trained model on data: the NELBO and its parts
     Evaluate(Evaluate),
     /// Make a run directory of a checkpoint in the published LSGM or NVAE layout
@@ -166,6 +168,33 @@ pub(crate) struct Interpolate {
     /// Items on each path, its two ends included
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = at_least_two())]
     pub(crate) steps: usize,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Infill {
+    #[command(flatten)]
+    pub(crate) sheet: Sheet,
+
+    /// The item, as the modality understands it. Text: each `_` is an unknown token, and a `*` at the end leaves open what
+    /// follows
+    #[arg(long, value_name = "TEMPLATE")]
+    pub(crate) template: String,
+
+    /// Number of items
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = positive())]
+    pub(crate) count: usize,
+
+    /// Steps of the guided diffusion
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = positive())]
+    pub(crate) steps: usize,
+
+    /// Weight of what is known in it
+    #[arg(long, value_name = "X", default_value_t = 1.0)]
+    pub(crate) guidance: f64,
+
+    /// Steps of gradient ascent on the latents afterwards
+    #[arg(long, value_name = "N", default_value_t = 30)]
+    pub(crate) refinements: usize,
 }
 
 /// A run, and a file that shows items.
@@ -311,6 +340,20 @@ pub(crate) enum Data {
     Fetch {
         /// Name of the data set
         name: String,
+    },
+    /// Fit the tokenizer that a config asks for, and write its tokenizer.json
+    Tokenizer {
+        /// Config file
+        config: PathBuf,
+        /// Folder of the data, in place of the one that the config names
+        #[arg(long, value_name = "DIR")]
+        data: Option<PathBuf>,
+        /// Change a config key, such as data.tokenizer.vocabulary=4000 (repeatable)
+        #[arg(long, value_name = "KEY=VALUE")]
+        set: Vec<String>,
+        /// File to write
+        #[arg(long, value_name = "FILE", default_value = "tokenizer.json")]
+        out: PathBuf,
     },
     /// Check the files of a data set
     Check {

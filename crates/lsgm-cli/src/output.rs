@@ -37,6 +37,11 @@ impl Output {
         }
     }
 
+    /// The extension of the file's name in lower case; empty if there is none.
+    pub(crate) fn extension(&self) -> String {
+        self.path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default()
+    }
+
     /// Write the whole file.
     pub(crate) fn write(&self, bytes: &[u8]) -> Result<()> {
         write_whole(&self.path, bytes)

@@ -6,7 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::Tensor;
-use lsgm_core::{Arrangement, Artifact, Assets, Autoencoder, Dataset, Measure, Modality, Params, Split, Yardstick};
+use lsgm_core::{
+    Arrangement, Artifact, Assets, Autoencoder, Dataset, Measure, Modality, Params, Split, Template, Yardstick,
+};
 use toml::Table;
 
 use crate::Result;
@@ -21,9 +23,10 @@ use crate::config::{Tree, section};
 /// use lsgm_binary::Binary;
 /// use lsgm_cli::Registry;
 /// use lsgm_image::Image;
+/// use lsgm_text::Text;
 ///
 /// // What `Registry::default()` does:
-/// let registry = Registry::empty().with::<Audio>().with::<Binary>().with::<Image>();
+/// let registry = Registry::empty().with::<Audio>().with::<Binary>().with::<Image>().with::<Text>();
 /// assert_eq!(registry.names().collect::<Vec<_>>(), Registry::default().names().collect::<Vec<_>>());
 /// ```
 pub struct Registry {
@@ -32,7 +35,11 @@ pub struct Registry {
 
 impl Default for Registry {
     fn default() -> Self {
-        Self::empty().with::<lsgm_audio::Audio>().with::<lsgm_binary::Binary>().with::<lsgm_image::Image>()
+        Self::empty()
+            .with::<lsgm_audio::Audio>()
+            .with::<lsgm_binary::Binary>()
+            .with::<lsgm_image::Image>()
+            .with::<lsgm_text::Text>()
     }
 }
 
@@ -90,7 +97,9 @@ pub(crate) trait AnyModality: Send + Sync {
     fn data_dim(&self) -> usize;
     fn seconds(&self) -> Option<f64>;
     fn render(&self, items: &Tensor, arrangement: Arrangement) -> lsgm_core::Result<Vec<Artifact>>;
+    fn render_as(&self, extension: &str, items: &Tensor, arrangement: Arrangement) -> lsgm_core::Result<Vec<Artifact>>;
     fn read_items(&self, entries: &[String]) -> lsgm_core::Result<Tensor>;
+    fn read_template(&self, template: &str) -> lsgm_core::Result<Template>;
     fn measure_samples(&self, samples: &Tensor, yardstick: &mut Yardstick<'_>) -> lsgm_core::Result<Vec<Measure>>;
     fn measure_reconstructions(
         &self,
@@ -162,8 +171,16 @@ impl<M: Modality> AnyModality for M {
         Modality::render(self, items, arrangement)
     }
 
+    fn render_as(&self, extension: &str, items: &Tensor, arrangement: Arrangement) -> lsgm_core::Result<Vec<Artifact>> {
+        Modality::render_as(self, extension, items, arrangement)
+    }
+
     fn read_items(&self, entries: &[String]) -> lsgm_core::Result<Tensor> {
         Modality::read_items(self, entries)
+    }
+
+    fn read_template(&self, template: &str) -> lsgm_core::Result<Template> {
+        Modality::read_template(self, template)
     }
 
     fn measure_samples(&self, samples: &Tensor, yardstick: &mut Yardstick<'_>) -> lsgm_core::Result<Vec<Measure>> {

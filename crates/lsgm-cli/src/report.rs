@@ -87,6 +87,16 @@ pub(crate) fn table(report: &Report<'_>) -> String {
         "alpha (share of the score network): mean {:.4}, min {:.4}, max {:.4}",
         e.alpha.mean, e.alpha.min, e.alpha.max
     );
+    let p = &e.posterior;
+    let information = p.mutual_information.map(|i| format!(", mutual information {:.2} nats", i.mean));
+    let _ = writeln!(
+        text,
+        "posterior: {} of {} dimensions active, KL to N(0, I) {:.2} nats{}",
+        p.active_units,
+        p.units,
+        p.kl.mean,
+        information.unwrap_or_default()
+    );
     let _ = write!(text, "{} items of the {} split in {}", e.n, report.split, format_duration(e.seconds));
     if let Some(ode) = &e.ode {
         let _ = write!(text, "; ODE: {} items, {:.0} NFE, {}", ode.n, ode.nfe, format_duration(ode.seconds));

@@ -23,7 +23,7 @@ pub use error::{Error, Result};
 pub use latent::{LatentShape, Latents, Spatial};
 pub use likelihood::{Likelihood, nats_to_bits};
 pub use measure::{Measure, Yardstick};
-pub use modality::{Arrangement, Artifact, Assets, Modality};
+pub use modality::{Arrangement, Artifact, Assets, Modality, Template};
 pub use model::{Autoencoder, Auxiliary, Decoder, Encoder, Pass};
 pub use params::{Init, ParamStore, Params};
 pub use posterior::{Group, Posterior, soft_clamp};

@@ -1,6 +1,6 @@
 use candle_core::Tensor;
 
-use crate::{Result, Rng};
+use crate::{Error, Result, Rng};
 
 /// A distribution over items, as a decoder returns it for a batch of latents.
 #[diagnostic::on_unimplemented(
@@ -10,6 +10,15 @@ use crate::{Result, Rng};
 pub trait Likelihood {
     /// `log p(x | z)` of each item in nats, `[B]`.
     fn log_prob(&self, x: &Tensor) -> Result<Tensor>;
+
+    /// `log p(known part of x | z)` of each item in nats, `[B]`: of those elements of `x` for which `known`, in the layout
+    /// of `x`, is not 0.
+    ///
+    /// # Errors
+    /// Without an implementation, that a part of an item has no likelihood of its own.
+    fn log_prob_known(&self, _x: &Tensor, _known: &Tensor) -> Result<Tensor> {
+        Err(Error::config("modality", "this kind of data has no likelihood of a part of an item"))
+    }
 
     /// One draw for each latent, in the layout of [`crate::Batch::x`]. A temperature of 1 samples the distribution
     /// itself, 0 its mode.

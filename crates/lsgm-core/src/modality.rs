@@ -32,6 +32,15 @@ pub struct Artifact {
     pub bytes: Vec<u8>,
 }
 
+/// An item of which a part is known.
+#[derive(Debug, Clone)]
+pub struct Template {
+    /// The item `[1, ...]` in the layout of [`crate::Batch::x`], with anything in the unknown places.
+    pub x: Tensor,
+    /// 1 where `x` is known and 0 elsewhere (`u32`), in the layout of `x`.
+    pub known: Tensor,
+}
+
 /// A kind of data: how its items are read, modelled and shown.
 ///
 /// A modality is built from its two config sections alone, so that a run directory is enough to sample; data are
@@ -81,6 +90,19 @@ pub trait Modality: Send + Sync + Sized + 'static {
     /// Turn items (in the layout of [`crate::Batch::x`], or of [`crate::Likelihood::mean`]) to files a person can look
     /// at.
     fn render(&self, items: &Tensor, arrangement: Arrangement) -> Result<Vec<Artifact>>;
+
+    /// The same for a file with this extension, where the modality knows several formats. By default there is one.
+    fn render_as(&self, _extension: &str, items: &Tensor, arrangement: Arrangement) -> Result<Vec<Artifact>> {
+        self.render(items, arrangement)
+    }
+
+    /// An item with unknown places that a user gives on the command line.
+    ///
+    /// # Errors
+    /// [`Error::Config`] or [`Error::Input`]. Without an implementation, that templates cannot be given.
+    fn read_template(&self, _template: &str) -> Result<Template> {
+        Err(Error::config("modality", format!("`{}` has no templates: items are whole or not at all", Self::NAME)))
+    }
 
     /// Items that a user gives on the command line, one for each entry: a line of text, or the path of a file,
     /// whichever the modality understands. In the layout of [`crate::Batch::x`].

@@ -9,7 +9,8 @@ use serde::Serialize;
 use crate::digest::digest;
 use crate::locate::{FoundFile, locate, splits};
 use crate::sound::{SoundCheck, check_sounds};
-use crate::{Card, Hub, ImageSize, Images, Request, Result, open_images};
+use crate::text::{TextCheck, check_texts};
+use crate::{Card, Hub, ImageSize, Images, Request, Result, TextRequest, open_images};
 
 /// What [`check`] found.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -26,6 +27,9 @@ pub struct Report {
     /// Every split of sound that can be read.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub sounds: Vec<SoundCheck>,
+    /// Every split of texts that can be read.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub texts: Vec<TextCheck>,
     /// What is wrong; empty for a set that is whole.
     pub problems: Vec<String>,
 }
@@ -90,6 +94,7 @@ pub fn check(card: &Card, dir: Option<&Path>, hub: &Hub) -> Result<Report> {
         files: Vec::new(),
         splits: Vec::new(),
         sounds: Vec::new(),
+        texts: Vec::new(),
         problems: Vec::new(),
     };
     for split in Split::ALL {
@@ -117,6 +122,10 @@ pub fn check(card: &Card, dir: Option<&Path>, hub: &Hub) -> Result<Report> {
             }
             continue;
         }
+        if card.is_for("text") {
+            check_split_of_texts(card, split, dir, hub, &mut report);
+            continue;
+        }
         let request = Request { dir, ..Request::new(card, split, hub) };
         match open_images(&request).and_then(|images| statistics(images.as_ref(), split)) {
             Ok(found) => {
@@ -130,6 +139,23 @@ pub fn check(card: &Card, dir: Option<&Path>, hub: &Hub) -> Result<Report> {
         }
     }
     Ok(report)
+}
+
+fn check_split_of_texts(card: &Card, split: Split, dir: Option<&Path>, hub: &Hub, report: &mut Report) {
+    let unset = TextRequest { card, split, dir, hub, unit: None, column: None, shares: None, seed: 0, limit: None };
+    match check_texts(&unset) {
+        Ok(found) => {
+            let expected = splits(card, dir).rule(split).items;
+            // The parts of a document are counted in characters.
+            let counts = [found.tally.entries, found.tally.characters];
+            if let Some(expected) = expected.filter(|n| !counts.contains(n)) {
+                let items = found.tally.entries;
+                report.problems.push(format!("{split}: {items} entries instead of {expected}"));
+            }
+            report.texts.push(TextCheck { expected, ..found });
+        }
+        Err(error) => report.problems.push(format!("{split}: {error}")),
+    }
 }
 
 fn check_file(file: &FoundFile, report: &mut Report) {

@@ -50,6 +50,16 @@ pub enum DataError {
     Sound {
         /// The file.
         path: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
+    /// A text cannot be read as one.
+    #[error("{}: {place}: {message}", path.display())]
+    Text {
+        /// The file.
+        path: PathBuf,
+        /// Where in the file.
+        place: String,
         /// What is wrong, and what to do.
         message: String,
     },

@@ -27,7 +27,12 @@ pub fn fetch(card: &Card, hub: &Hub, progress: &mut dyn FnMut(Progress<'_>)) -> 
     for source in &card.sources {
         match source {
             Source::BuiltIn(_) => return Ok(Fetched::BuiltIn),
-            Source::Idx(_) | Source::Mat(_) | Source::Sound(_) | Source::Parquet(_) | Source::ImageFolder(_) => {}
+            Source::Idx(_)
+            | Source::Mat(_)
+            | Source::Sound(_)
+            | Source::Text(_)
+            | Source::Parquet(_)
+            | Source::ImageFolder(_) => {}
             Source::Hub(source) => match fetch_any_layout(source, hub, progress) {
                 Ok(files) => return Ok(Fetched::Files(files)),
                 // The first layout is the preferred one: its failure is the one worth telling.

@@ -11,6 +11,7 @@
 //!   colour ones; [`BinaryConfig`] and [`ImageConfig`] are their config sections.
 //! * [`open_sounds`] turns a split to [`Sounds`]: clips of 16-bit samples of one length and rate, from files, tables or a
 //!   generator ([`Tones`]); [`SoundClips`] makes a [`lsgm_core::Dataset`] of them, [`SoundConfig`] is its config section.
+//! * [`open_texts`] turns a split to [`Texts`], which are read in pieces of bounded size.
 //! * [`check`](check()) tells whether a set is whole.
 //!
 //! Another kind of data adds its kind of [`Source`](card::Source), its [`Content`], and a reader beside
@@ -39,6 +40,7 @@ mod shield;
 mod sound;
 mod suggest;
 mod table;
+mod text;
 mod unpacked;
 
 pub use binary::{Binarization, BinaryImages};
@@ -60,3 +62,4 @@ pub use sound::{
     Clip, ClipForm, SoundCheck, SoundClips, SoundConfig, SoundFile, SoundRequest, Sounds, Tones, open_sounds, read_clip,
 };
 pub use suggest::nearest;
+pub use text::{Grammar, PIECE, Piece, Shares, Tally, TextCheck, TextRequest, Texts, Unit, open_texts};

@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 
 use crate::card::{
     Card, Columns, Generator, HubSource, IdxPart, IdxSource, ImageFolderSource, MatSource, NamedFile, ParquetSource,
-    SoundSource, Source, Splits,
+    SoundSource, Source, Splits, TextSource,
 };
 use crate::digest::blob_digest;
 use crate::folder::has_images;
 use crate::sound::{SoundFile, parted, sounds_in, split_by_name};
+use crate::text::Unit;
 use crate::{DataError, Hub, Result};
 
 /// One part of a data set that is at hand.
@@ -50,6 +51,15 @@ pub enum Content {
         /// The files.
         files: Vec<SoundFile>,
     },
+    /// Files of texts in order: plain, JSON lines or parquet, by their extensions.
+    Texts {
+        /// The files.
+        files: Vec<PathBuf>,
+        /// What an entry of a plain file is.
+        unit: Unit,
+        /// The field or column of the text.
+        column: String,
+    },
     /// Parquet files in order.
     Parquet {
         /// The files.
@@ -75,7 +85,7 @@ impl Content {
             Self::Generated(..) | Self::Folder(_) | Self::Sounds { .. } => Vec::new(),
             Self::Mat { file, .. } => vec![FoundFile { path: file.clone(), sha256: None }],
             Self::Idx { images, labels } => [Some(images), labels.as_ref()].into_iter().flatten().cloned().collect(),
-            Self::Parquet { files, .. } => {
+            Self::Texts { files, .. } | Self::Parquet { files, .. } => {
                 files.iter().map(|path| FoundFile { path: path.clone(), sha256: blob_digest(path) }).collect()
             }
         }
@@ -90,6 +100,9 @@ impl Content {
             Self::Mat { file, .. } => format!("MATLAB file {}", file.display()),
             Self::Folder(dir) => format!("images in {}", dir.display()),
             Self::Sounds { dir, .. } => format!("files of sound in {}", dir.display()),
+            Self::Texts { files, .. } => {
+                format!("texts in {}", files.first().map(|f| folder(f)).unwrap_or_default())
+            }
             Self::Parquet { files, .. } => {
                 format!("parquet files in {}", files.first().map(|f| folder(f)).unwrap_or_default())
             }
@@ -118,6 +131,10 @@ pub fn locate(card: &Card, part: &str, dir: Option<&Path>, hub: &Hub) -> Result<
             }
             Source::Sound(source) => match base(card, source.dir.as_deref()) {
                 Some(dir) => sounds_of(source, part, &dir, &mut tried)?,
+                None => None,
+            },
+            Source::Text(source) => match base(card, source.dir.as_deref()) {
+                Some(dir) => texts_in(source, part, &dir, &mut tried)?,
                 None => None,
             },
             Source::Parquet(source) => {
@@ -229,6 +246,7 @@ fn in_folder(card: &Card, part: &str, dir: &Path, tried: &mut Vec<String>) -> Re
             Source::Idx(source) => idx_in(source, part, dir, tried),
             Source::Mat(source) => mat_in(source, part, dir, tried),
             Source::Sound(source) => sounds_of(source, part, dir, tried)?,
+            Source::Text(source) => texts_in(source, part, dir, tried)?,
             Source::Parquet(source) => parquet_in(source, part, dir, tried),
             Source::ImageFolder(source) => images_in(source, part, dir, tried),
             Source::Hub(source) => hub_in(source, part, dir, tried),
@@ -242,6 +260,9 @@ fn in_folder(card: &Card, part: &str, dir: &Path, tried: &mut Vec<String>) -> Re
     {
         return Ok(Some(found));
     }
+    if card.is_for("text") {
+        return texts_in(&usual_texts(card), part, dir, tried);
+    }
     if !card.sources.iter().any(|s| matches!(s, Source::Idx(_)))
         && let Some(found) = idx_in(&usual_idx(), part, dir, tried)
     {
@@ -249,8 +270,33 @@ fn in_folder(card: &Card, part: &str, dir: &Path, tried: &mut Vec<String>) -> Re
     }
     tried.push(format!("{part}*.parquet or {part}/*.parquet in {}", dir.display()));
     let (columns, invert) = table_options(card);
-    let files = shards(dir, part)?;
+    let files = shards(dir, part, &["parquet"])?;
     Ok((!files.is_empty()).then_some(Located { content: Content::Parquet { files, columns }, invert }))
+}
+
+/// Texts of any names, with the columns that the card's table has.
+fn usual_texts(card: &Card) -> TextSource {
+    TextSource { dir: None, unit: Unit::Line, column: table_options(card).0.text, parts: BTreeMap::new() }
+}
+
+/// Files of the names that the source gives, or of the usual ones.
+fn texts_in(source: &TextSource, part: &str, dir: &Path, tried: &mut Vec<String>) -> Result<Option<Located>> {
+    let at = dir.display();
+    let files = match source.parts.get(part) {
+        Some(names) => {
+            tried.push(format!("{} (plain or .gz) in {at}", names.join(", ")));
+            let find = |name: &String| [name.clone(), format!("{name}.gz")].map(|n| dir.join(n));
+            let found = names.iter().map(|n| find(n).into_iter().find(|p| p.is_file()));
+            found.collect::<Option<Vec<_>>>().unwrap_or_default()
+        }
+        None if source.parts.is_empty() => {
+            tried.push(format!("{part}*.txt, {part}*.jsonl (plain or .gz) or {part}*.parquet in {at}"));
+            shards(dir, part, &["txt", "jsonl", "parquet"])?
+        }
+        None => return Ok(None),
+    };
+    let content = Content::Texts { files, unit: source.unit, column: source.column.clone() };
+    Ok(Some(plain(content)).filter(|found| !found.content.files().is_empty()))
 }
 
 /// The names that MNIST made usual.
@@ -349,33 +395,41 @@ fn table_options(card: &Card) -> (Columns, bool) {
     let of = |source: &Source| match source {
         Source::Parquet(s) => Some((s.columns.clone(), s.invert)),
         Source::Hub(s) => Some((s.columns.clone(), s.invert)),
-        Source::BuiltIn(_) | Source::Idx(_) | Source::Mat(_) | Source::Sound(_) | Source::ImageFolder(_) => None,
+        Source::BuiltIn(_)
+        | Source::Idx(_)
+        | Source::Mat(_)
+        | Source::Sound(_)
+        | Source::Text(_)
+        | Source::ImageFolder(_) => None,
     };
     card.sources.iter().find_map(of).unwrap_or_default()
 }
 
-/// Parquet files of a part in a folder, in the order of their names: `train-00000-of-00002.parquet`,
-/// `train/0000.parquet`.
-fn shards(dir: &Path, part: &str) -> Result<Vec<PathBuf>> {
+/// Files of a part in a folder that have one of the extensions, in the order of their names:
+/// `train-00000-of-00002.parquet`, `train/0000.parquet`, `train.txt.gz`.
+fn shards(dir: &Path, part: &str, extensions: &[&str]) -> Result<Vec<PathBuf>> {
     for name in names_of(part) {
         let belongs = |stem: &str| stem.strip_prefix(name).is_some_and(|r| !r.starts_with(|c: char| c.is_alphabetic()));
-        let mut files = parquet_files(dir, belongs)?;
-        if files.is_empty() && dir.join(name).is_dir() {
-            files = parquet_files(&dir.join(name), |_| true)?;
-        }
-        if !files.is_empty() {
-            return complete(files);
+        for extension in extensions {
+            let mut files = files_of(dir, extension, belongs)?;
+            if files.is_empty() && dir.join(name).is_dir() {
+                files = files_of(&dir.join(name), extension, |_| true)?;
+            }
+            if !files.is_empty() {
+                return complete(files);
+            }
         }
     }
     Ok(Vec::new())
 }
 
-fn parquet_files(dir: &Path, belongs: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>> {
+fn files_of(dir: &Path, extension: &str, belongs: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(|e| DataError::io(dir, e))? {
         let path = entry.map_err(|e| DataError::io(dir, e))?.path();
-        let stem = path.file_stem().and_then(|s| s.to_str());
-        if path.extension().is_some_and(|e| e == "parquet") && stem.is_some_and(&belongs) {
+        let name = path.file_name().and_then(|s| s.to_str()).unwrap_or_default();
+        let name = name.strip_suffix(".gz").unwrap_or(name);
+        if name.rsplit_once('.').is_some_and(|(stem, e)| e == extension && belongs(stem)) {
             files.push(path);
         }
     }

@@ -92,7 +92,6 @@ fn load(request: &Request<'_>, rule: &SplitRule, located: &Located) -> Result<Bo
         range.start..end
     };
     let mut set = match &located.content {
-        Content::Generated(Generator::Tones, _) | Content::Sounds { .. } => return Err(not_for_images(request.card)),
         Content::Generated(Generator::Glyphs, items) => {
             let glyphs = Glyphs::new(request.seed, request.split, wanted(*items).len());
             if glyphs.size() == target.size {
@@ -110,6 +109,9 @@ fn load(request: &Request<'_>, rule: &SplitRule, located: &Located) -> Result<Bo
             let mut set = read_mat(file, variable, size)?;
             set.keep(wanted(set.len()));
             fitted(set, target, &file.display().to_string())?
+        }
+        Content::Generated(..) | Content::Sounds { .. } | Content::Texts { .. } => {
+            return Err(not_for_images(request.card));
         }
         Content::Folder(dir) => return open_folder(dir, target, request.reading, located.invert, wanted),
         Content::Parquet { files, columns } => {
@@ -134,7 +136,7 @@ fn target(request: &Request<'_>) -> Result<Target> {
 fn not_for_images(card: &Card) -> DataError {
     DataError::Card {
         origin: format!("data set card {}", card.name),
-        message: format!("`image` is missing: the set is for {}, not for images", card.modality.join(", ")),
+        message: format!("the set is for {}, not for images", card.modality.join(", ")),
     }
 }
 

@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::config::EvaluateConfig;
 use crate::importance::{ImportanceEvaluation, ImportanceTerms};
 use crate::model::Model;
+use crate::posterior::{PosteriorTerms, PosteriorUse};
 
 /// A mean over items with its standard error.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -84,6 +85,8 @@ pub struct Evaluation {
     pub ode: Option<OdeEvaluation>,
     /// The importance-weighted bound, where it was asked for.
     pub iw: Option<ImportanceEvaluation>,
+    /// How much of the latent the encoder uses.
+    pub posterior: PosteriorUse,
     /// Mixing weights of the mixed score.
     pub alpha: Alpha,
     /// Number of items.
@@ -102,6 +105,7 @@ struct Terms {
     cross_entropy: Vec<f64>,
     normal_prior_kl: Vec<f64>,
     side_kl: Vec<f64>,
+    posterior: PosteriorTerms,
 }
 
 /// Evaluate a model built on frozen (moving-average) weights on the first `limit` items of a split.
@@ -156,6 +160,7 @@ impl Terms {
     fn add(&mut self, model: &Model, x: &Tensor, config: &EvaluateConfig, rng: &mut Rng) -> Result<Tensor> {
         let mut pass = Pass::eval(rng);
         let (posterior, likelihood) = model.autoencoder.reconstruct(x, &mut pass)?;
+        self.posterior.add(&posterior)?;
         let z0 = posterior.latents()?.prior.detach();
         let side = posterior.side_kl()?;
         let mut kl = posterior.neg_entropy()?.zeros_like()?;
@@ -199,6 +204,7 @@ impl Terms {
             cross_entropy: Estimate::nats(&self.cross_entropy),
             neg_entropy: Estimate::nats(&self.neg_entropy),
             bits_per_dim: Estimate::nats(&nelbo).per_dim(data_dim),
+            posterior: self.posterior.report(),
             alpha: alpha(model)?,
             n: nelbo.len(),
             nfe: ode.as_ref().map_or(0.0, |o| o.nfe),

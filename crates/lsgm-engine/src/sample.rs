@@ -142,7 +142,7 @@ fn to_noise(model: &Model, z0: &Tensor, tolerance: f64) -> Result<(Tensor, usize
     probability_flow_rk45(&model.prior, z0, model.prior.t_eps(), 1.0, &options, &mut |_| Ok(()))
 }
 
-fn decode(model: &Model, z: Latents, config: &SampleConfig, rng: &mut Rng) -> Result<Tensor> {
+pub(crate) fn decode(model: &Model, z: Latents, config: &SampleConfig, rng: &mut Rng) -> Result<Tensor> {
     let likelihood = model.autoencoder.decode(&z, &mut Pass::eval(rng))?;
     if config.mean { likelihood.mean() } else { likelihood.sample(1.0, rng) }
 }

@@ -5,7 +5,7 @@ mod common;
 use candle_core::{DType, Device, Tensor};
 use common::{Mixture, latents, points};
 use lsgm_core::{LatentShape, Pass, Result, Rng};
-use lsgm_prior::solvers::{Grid, Solver, SolverConfig, SolverError, sample};
+use lsgm_prior::solvers::{Grid, Solver, SolverConfig, SolverError, guided_ancestral, sample};
 use lsgm_prior::{OdeOptions, Prior, ScoreNetwork, Sde, SdeConfig, Trace, ode_log_prob};
 
 /// `ε = -σ ∇ log p_t`, exactly, in tensor operations so that its divergence can be taken.
@@ -211,4 +211,32 @@ fn options_out_of_range_and_divergence_are_errors_that_help() {
         let message = config.validate("sample").unwrap_err().to_string();
         assert!(message.contains(key), "{message}");
     }
+}
+
+/// Of Gaussian data under a Gaussian observation of one coordinate the posterior is known. Guidance is close to it, and
+/// leaves the other coordinate alone.
+#[test]
+fn guidance_moves_what_the_condition_is_about_and_nothing_else() {
+    let data = Mixture::gaussian(0.2);
+    let prior = prior(&SdeConfig::default(), &data, 1e-3);
+    let times = Grid::LogSnr.times(prior.sde(), 100, 1e-3).unwrap();
+    let z1 = Rng::new(1).normal_tensor((2000, 2, 1), DType::F64, &Device::Cpu).unwrap();
+    let (observed, variance) = (1.5, 0.4);
+    let mut condition = |z: &Tensor| -> Result<Tensor> {
+        Ok(((z.narrow(1, 0, 1)?.flatten_all()? - observed)?.sqr()? * (-0.5 / variance))?)
+    };
+    let mut means = |strength: f64| {
+        let mut rng = Rng::new(2);
+        let (z, nfe) =
+            guided_ancestral(&prior, &z1, &times, &mut rng, &mut |_| Ok(()), &mut condition, strength).unwrap();
+        assert_eq!(nfe, 100);
+        let points = points(&z);
+        [0, 1].map(|i| points.iter().map(|p| p[i]).sum::<f64>() / points.len() as f64)
+    };
+    let (free, guided) = (means(0.0), means(1.0));
+    assert!((free[0] - 0.3).abs() < 0.05 && (free[1] + 0.2).abs() < 0.05, "{free:?}");
+    // The exact mean is 0.3 + 1.2 / 3; guidance takes the prediction for certain, and goes a little further.
+    assert!((0.65..1.0).contains(&guided[0]) && (guided[1] + 0.2).abs() < 0.05, "{guided:?}");
+    let refused = guided_ancestral(&prior, &z1, &times, &mut Rng::new(0), &mut |_| Ok(()), &mut condition, -1.0);
+    assert!(refused.unwrap_err().to_string().contains("guidance"));
 }

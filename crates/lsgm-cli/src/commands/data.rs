@@ -5,20 +5,24 @@ use std::path::Path;
 
 use lsgm_core::Split;
 use lsgm_data::card::Source;
-use lsgm_data::{Card, Checksum, Fetched, FileCheck, Hub, Report, SoundCheck, SplitCheck, State};
+use lsgm_data::{Card, Checksum, Fetched, FileCheck, Hub, Report, SoundCheck, SplitCheck, State, TextCheck};
 
 use crate::args::Data;
+use crate::config::{Config, Tree};
 use crate::error::one_paragraph;
+use crate::output::Output;
 use crate::progress::Progress;
-use crate::run::data_folder;
+use crate::registry::Registry;
+use crate::run::{apply, data_folder};
 use crate::{Error, Result, terminal};
 
-pub(super) fn run(args: &Data) -> Result<()> {
+pub(super) fn run(args: &Data, registry: &Registry) -> Result<()> {
     let hub = Hub::from_env();
     match args {
         Data::List => list(&hub),
         Data::Show { name } => show(&Card::find(name)?, &hub),
         Data::Fetch { name } => fetch(&Card::find(name)?, &hub),
+        Data::Tokenizer { config, data, set, out } => tokenizer(config, data.as_deref(), set, out, registry),
         Data::Check { name, data } => check(&Card::find(name)?, data.as_deref(), &hub),
     }
 }
@@ -100,6 +104,21 @@ fn fetch(card: &Card, hub: &Hub) -> Result<()> {
     }
 }
 
+/// Make what the modality makes of its data before training, and keep the tokenizer of it.
+fn tokenizer(path: &Path, data: Option<&Path>, set: &[String], out: &Path, registry: &Registry) -> Result<()> {
+    let output = Output::prepare(out)?;
+    let mut tree = Tree::read(path)?;
+    apply(&mut tree, set, [])?;
+    let config = Config::resolve(tree, registry)?;
+    let dir = data.map(data_folder).transpose()?.or_else(|| config.data_dir.clone());
+    let assets = config.sections.prepare(dir.as_deref()).map_err(|e| config.locate(e))?;
+    let Some(json) = assets.get("tokenizer.json") else {
+        return Err(Error::usage(format!("{}: modality `{}` has no tokenizer", path.display(), config.modality)));
+    };
+    output.write(json)?;
+    terminal::print(&format!("{}: {} bytes\n", out.display(), json.len()))
+}
+
 fn check(card: &Card, data: Option<&Path>, hub: &Hub) -> Result<()> {
     let dir = data.map(data_folder).transpose()?;
     let report = lsgm_data::check(card, dir.as_deref(), hub)?;
@@ -120,6 +139,9 @@ fn findings(report: &Report) -> String {
     }
     for split in &report.sounds {
         line(&mut text, format_args!("{}", sound_line(split)));
+    }
+    for split in &report.texts {
+        line(&mut text, format_args!("{}", texts_line(split)));
     }
     text
 }
@@ -158,6 +180,14 @@ fn split_line(split: &SplitCheck) -> String {
         split.split.name(),
         split.items,
         split.size
+    )
+}
+
+fn texts_line(check: &TextCheck) -> String {
+    let (split, tally) = (check.split.name(), &check.tally);
+    format!(
+        "{split:<5}  {} entries, {} words, {} characters, the longest entry {}; {} empty ones",
+        tally.entries, check.words, tally.characters, check.longest, tally.empty
     )
 }
 

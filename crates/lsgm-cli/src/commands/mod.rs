@@ -24,9 +24,10 @@ pub(crate) fn run(command: Command, registry: &Registry) -> Result<()> {
         Command::Sample(args) => sheets::sample(&args, registry),
         Command::Reconstruct(args) => sheets::reconstruct(&args, registry),
         Command::Interpolate(args) => sheets::interpolate(&args, registry),
+        Command::Infill(args) => sheets::infill(&args, registry),
         Command::Evaluate(args) => evaluate::run(&args, registry),
         Command::Import(args) => import::run(&args, registry),
-        Command::Data(args) => data::run(&args),
+        Command::Data(args) => data::run(&args, registry),
         Command::Completions { shell } => completions::run(shell),
     }
 }

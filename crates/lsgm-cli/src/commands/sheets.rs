@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use candle_core::Tensor;
-use lsgm_core::{Arrangement, Rng, Split};
+use lsgm_core::{Arrangement, Artifact, Rng, Split};
+use lsgm_engine::InfillOptions;
 
-use crate::args::{Interpolate, ItemChoice, Reconstruct, Sample, SolverChoice};
+use crate::args::{Infill, Interpolate, ItemChoice, Reconstruct, Sample, SolverChoice};
 use crate::output::Output;
 use crate::progress::Progress;
 use crate::registry::Registry;
@@ -56,6 +57,22 @@ pub(super) fn interpolate(args: &Interpolate, registry: &Registry) -> Result<()>
     paths(&run, &ends, args.steps, &mut rng)?.show(&run, &output)
 }
 
+pub(super) fn infill(args: &Infill, registry: &Registry) -> Result<()> {
+    let output = Output::prepare(&args.sheet.out)?;
+    let run = Run::open(&args.sheet.run, registry, &[], [])?;
+    let template = run.modality.read_template(&args.template).map_err(|e| run.config.locate(e.into()))?;
+    let mut rng = Rng::new(args.sheet.seed).fork("infill");
+    let options = InfillOptions { steps: args.steps, guidance: args.guidance, refinements: args.refinements };
+    let config = &run.config.sample;
+    let found = lsgm_engine::infill(&run.model, &template, args.count, &options, config, &run.device, &mut rng)?;
+    let (count, nats, samples) = (args.count, found.disagreement, found.samples);
+    let caption = format!(
+        "{count} items that agree with the template (what is known costs {nats:.2} nats): {:.0} NFE, {:.2} s",
+        samples.nfe, samples.seconds
+    );
+    Sheet { items: samples.items, arrangement: Arrangement::Samples, caption }.show(&run, &output)
+}
+
 /// `per` items for each one counted: the user's own, or drawn from the data. And where they are from, in a few words.
 fn chosen_items(run: &Run, choice: &ItemChoice, per: usize, rng: &mut Rng) -> Result<(Tensor, String)> {
     let Some(count) = choice.count else {
@@ -82,7 +99,7 @@ pub(super) struct Sheet {
 impl Sheet {
     /// Write the sheet, and say so on standard output.
     pub(super) fn show(&self, run: &Run, output: &Output) -> Result<()> {
-        let paths = output.write_artifacts(&run.modality.render(&self.items, self.arrangement)?)?;
+        let paths = output.write_artifacts(&self.artifacts(run, output)?)?;
         let Some((first, others)) = paths.split_first() else { return Ok(()) };
         let others = match others {
             [] => String::new(),
@@ -90,6 +107,13 @@ impl Sheet {
             [second, .., last] => format!("; and {} to {}", second.display(), last.display()),
         };
         terminal::print(&format!("{}: {}{others}\n", first.display(), self.caption))
+    }
+}
+
+impl Sheet {
+    /// In the format that the file's name asks for, if the modality knows it.
+    fn artifacts(&self, run: &Run, output: &Output) -> Result<Vec<Artifact>> {
+        Ok(run.modality.render_as(&output.extension(), &self.items, self.arrangement)?)
     }
 }
 

@@ -158,10 +158,16 @@ fn check_model(parts: &Parts, config: &Config) -> Result<()> {
 
 fn training_data(parts: &Parts, config: &Config) -> Result<Arc<dyn lsgm_core::Dataset>> {
     let data = parts.modality.dataset(Split::Train, config.data_dir.as_deref()).map_err(|e| config.locate(e.into()))?;
-    match data.is_empty() {
-        true => Err(Error::usage("the train split of the data is empty: there is nothing to train on")),
-        false => Ok(data.into()),
+    let (items, batch) = (data.len(), config.train.batch_size);
+    if items == 0 {
+        return Err(Error::usage("the train split of the data is empty: there is nothing to train on"));
     }
+    if items < batch {
+        terminal::notice(&format!(
+            "lsgm: the train split has {items} items, fewer than a batch of {batch}: they repeat in it"
+        ));
+    }
+    Ok(data.into())
 }
 
 /// A run goes on with the model and the data it began with.

@@ -104,7 +104,8 @@ fn the_modality_is_asked_for_and_checked() {
     let message = refused("[train]\nseed = 1\n");
     assert_eq!(message, "configs/x.toml: `modality` must be given");
     let message = refused("modality = 'binar'\n");
-    assert_eq!(message, "configs/x.toml:1: `modality` is \"binar\"; did you mean \"binary\"? Known are binary, image");
+    let known = "Known are audio, binary, image, text";
+    assert_eq!(message, format!("configs/x.toml:1: `modality` is \"binar\"; did you mean \"binary\"? {known}"));
     let message = refused("modality = 3\n");
     assert!(message.starts_with("configs/x.toml:1: `modality` must be a string, found integer"), "{message}");
 }

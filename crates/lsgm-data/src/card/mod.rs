@@ -11,12 +11,12 @@ use crate::suggest::with_nearest_key;
 use crate::{DataError, ImageSize, Result, nearest};
 pub use source::{
     BuiltIn, Columns, Generator, HubLayout, HubSource, IdxPart, IdxSource, ImageFolderSource, LabelRule, MatSource,
-    NamedFile, ParquetSource, SoundPart, SoundSource, Source,
+    NamedFile, ParquetSource, SoundPart, SoundSource, Source, TextSource,
 };
 pub use split::{Share, SplitRule, Splits};
 
 /// The cards that belong to the program.
-const BUILT_IN: [(&str, &str); 10] = [
+const BUILT_IN: [(&str, &str); 16] = [
     ("glyphs", include_str!("../../datasets/glyphs.toml")),
     ("mnist", include_str!("../../datasets/mnist.toml")),
     ("fashion-mnist", include_str!("../../datasets/fashion-mnist.toml")),
@@ -27,6 +27,12 @@ const BUILT_IN: [(&str, &str); 10] = [
     ("tones", include_str!("../../datasets/tones.toml")),
     ("fsdd", include_str!("../../datasets/fsdd.toml")),
     ("sc09", include_str!("../../datasets/sc09.toml")),
+    ("grammar", include_str!("../../datasets/grammar.toml")),
+    ("texts", include_str!("../../datasets/texts.toml")),
+    ("multi30k", include_str!("../../datasets/multi30k.toml")),
+    ("tiny-shakespeare", include_str!("../../datasets/tiny-shakespeare.toml")),
+    ("text8", include_str!("../../datasets/text8.toml")),
+    ("wikitext-2", include_str!("../../datasets/wikitext-2.toml")),
 ];
 
 /// A data set card, as in `datasets/*.toml`.
@@ -160,8 +166,8 @@ mod tests {
         for (card, (name, _)) in cards.iter().zip(BUILT_IN) {
             assert_eq!(card.name, name);
             assert_eq!(Card::find(name).unwrap(), *card);
-            let sound = card.is_for("audio");
-            assert!(sound || card.image.is_some_and(|size| size.bytes() > 0), "{name}");
+            let others = card.is_for("audio") || card.is_for("text");
+            assert!(others || card.image.is_some_and(|size| size.bytes() > 0), "{name}");
             assert!(Split::ALL.iter().all(|s| card.splits.rule(*s).items != Some(0)), "{name}");
             let again: Card = toml::from_str(&toml::to_string(card).unwrap()).unwrap();
             assert_eq!(again, *card);

@@ -3,6 +3,8 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::text::Unit;
+
 /// One way to get a data set. A part is what the source itself is divided into, such as `train` and `test`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
@@ -16,6 +18,8 @@ pub enum Source {
     Mat(MatSource),
     /// Files of sound in a folder.
     Sound(SoundSource),
+    /// Texts in a folder: plain, JSON lines or parquet, by their extensions.
+    Text(TextSource),
     /// Parquet files in a folder.
     Parquet(ParquetSource),
     /// PNG and JPEG files in a folder.
@@ -43,6 +47,8 @@ pub enum Generator {
     Glyphs,
     /// [`crate::Tones`].
     Tones,
+    /// [`crate::Grammar`].
+    Grammar,
 }
 
 /// idx files.
@@ -148,6 +154,29 @@ pub enum LabelRule {
     },
 }
 
+/// Texts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TextSource {
+    /// The folder, from the card's own; the program's cards have none and use `--data`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dir: Option<PathBuf>,
+    /// What an entry of a plain file is.
+    #[serde(default)]
+    pub unit: Unit,
+    /// The field of JSON lines, or the column of parquet, that holds the text.
+    #[serde(default = "text")]
+    pub column: String,
+    /// Files by part, in order, named without `.gz`. Without any, the folder's `PART*.txt`, `PART*.jsonl` and
+    /// `PART*.parquet`.
+    #[serde(default)]
+    pub parts: BTreeMap<String, Vec<String>>,
+}
+
+fn text() -> String {
+    "text".into()
+}
+
 /// Parquet files.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -215,7 +244,7 @@ fn main() -> String {
     "main".into()
 }
 
-/// Names of the columns of a table of images.
+/// Names of the columns of a table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Columns {
@@ -225,11 +254,13 @@ pub struct Columns {
     pub label: String,
     /// Encoded sound: bytes, or the hub's struct with a child `bytes`.
     pub audio: String,
+    /// Texts.
+    pub text: String,
 }
 
 impl Default for Columns {
     fn default() -> Self {
-        Self { image: "image".into(), label: "label".into(), audio: "audio".into() }
+        Self { image: "image".into(), label: "label".into(), audio: "audio".into(), text: text() }
     }
 }
 
@@ -241,6 +272,7 @@ impl Source {
             Self::Idx(_) => "idx",
             Self::Mat(_) => "mat",
             Self::Sound(_) => "sound",
+            Self::Text(_) => "text",
             Self::Parquet(_) => "parquet",
             Self::ImageFolder(_) => "image-folder",
             Self::Hub(_) => "hub",
@@ -261,6 +293,7 @@ impl Source {
                 let mut names = lists.chain(&source.files).chain(source.parts.values().flat_map(|p| &p.files));
                 names.try_for_each(|n| stays_inside(n))
             }
+            Self::Text(source) => source.parts.values().flatten().try_for_each(|f| stays_inside(f)),
             Self::Parquet(source) => source.parts.values().flatten().try_for_each(|f| stays_inside(f)),
             Self::Hub(source) => {
                 if source.repo.split('/').filter(|s| !s.is_empty() && !s.starts_with('.')).count() != 2 {

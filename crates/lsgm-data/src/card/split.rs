@@ -101,7 +101,12 @@ impl SplitRule {
         Self { part: part.into(), drop_last: None, last: None, items: None }
     }
 
-    /// The items of a part of `total` items.
+    /// Whether it takes all of its part.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.drop_last.is_none() && self.last.is_none()
+    }
+
+    /// The items of a part of `total` items; fractions are of the whole part.
     pub fn range(&self, total: usize) -> Range<usize> {
         let end = total - self.drop_last.map_or(0, |share| share.of(total));
         let start = match (self.drop_last, self.last) {
@@ -139,7 +144,8 @@ pub enum Share {
 }
 
 impl Share {
-    fn of(self, total: usize) -> usize {
+    /// The number of items that this is of `total`.
+    pub fn of(self, total: usize) -> usize {
         match self {
             Self::Items(n) => n.min(total),
             Self::Fraction(f) => ((total as f64 * f).round() as usize).min(total),

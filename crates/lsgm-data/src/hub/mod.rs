@@ -66,7 +66,16 @@ impl Hub {
 
     /// A file of a data set repository, if the cache holds it. No network is used.
     pub fn cached(&self, repo: &str, revision: &str, file: &str) -> Option<PathBuf> {
-        let folder = self.cache.join(format!("datasets--{}", repo.replace('/', "--")));
+        self.find("datasets", repo, revision, file)
+    }
+
+    /// A file of a model repository, such as its tokenizer, if the cache holds it. No network is used.
+    pub fn cached_model(&self, repo: &str, revision: &str, file: &str) -> Option<PathBuf> {
+        self.find("models", repo, revision, file)
+    }
+
+    fn find(&self, kind: &str, repo: &str, revision: &str, file: &str) -> Option<PathBuf> {
+        let folder = self.cache.join(format!("{kind}--{}", repo.replace('/', "--")));
         let stored = std::fs::read_to_string(folder.join("refs").join(revision)).ok();
         let commit = stored.as_deref().map(str::trim).filter(|c| is_commit(c)).unwrap_or(revision);
         Some(folder.join("snapshots").join(commit).join(file)).filter(|path| path.is_file())

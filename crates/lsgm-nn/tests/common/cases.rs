@@ -255,6 +255,7 @@ fn likelihoods() -> Vec<Case> {
         case("bernoulli_log_prob", vec![normal(1, (3, 2, 7)), normal(2, (3, 2, 7))], |t| {
             ops::bernoulli_log_prob(&t[0], &t[1])
         }),
+        case("rotary", vec![normal(3, (2, 3, 5, 6))], |t| ops::rotary(&t[0], 100.0)),
         case("embedding", vec![normal(3, (4, 5))], |t| ops::embedding(&t[0], &ids())),
         case("categorical_log_prob", vec![normal(4, (2, 3, 4))], |t| ops::categorical_log_prob(&t[0], &ids())),
         case("weight_norm", vec![normal(5, (3, 2, 3, 3)), normal(6, 3)], |t| ops::weight_norm(&t[0], &t[1], 1e-5)),

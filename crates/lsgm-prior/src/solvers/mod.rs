@@ -7,6 +7,7 @@ mod dormand_prince;
 mod error;
 mod flow;
 mod grid;
+mod guided;
 mod stochastic;
 mod walk;
 
@@ -18,6 +19,7 @@ pub use error::SolverError;
 pub(crate) use flow::drift;
 pub use flow::probability_flow_rk45;
 pub use grid::Grid;
+pub use guided::{Condition, guided_ancestral};
 pub use stochastic::{ancestral, euler_maruyama, predictor_corrector};
 
 use candle_core::Tensor;

@@ -48,14 +48,19 @@ pub fn ancestral(
 }
 
 fn ancestral_step(walker: &mut Walker<'_>, z: &Tensor, t: f64, s: f64) -> Result<Tensor> {
+    let data = walker.data(z, t)?;
+    ancestral_draw(walker, z, &data, t, s)
+}
+
+/// A draw from `q(z_s | z_t, z_0)` for given `z_0`.
+pub(crate) fn ancestral_draw(walker: &mut Walker<'_>, z: &Tensor, data: &Tensor, t: f64, s: f64) -> Result<Tensor> {
     let sde = walker.sde();
     let (m_t, m_s) = (sde.mean_coefficient(t), sde.mean_coefficient(s));
     let (v_t, v_s) = (sde.variance(t), sde.variance(s));
     let ratio = m_t / m_s;
     // Variance of z_t given z_s.
     let between = (v_t - ratio * ratio * v_s).max(0.0);
-    let data = walker.data(z, t)?;
-    let mean = linear(z, ratio * v_s / v_t, &data, m_s * between / v_t)?;
+    let mean = linear(z, ratio * v_s / v_t, data, m_s * between / v_t)?;
     linear(&mean, 1.0, &walker.noise(z)?, (v_s * between / v_t).sqrt())
 }
 
