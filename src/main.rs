@@ -2,7 +2,7 @@
 
 /// Training frees and takes large buffers at every step; this allocator keeps them.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: lsgm::Allocator = lsgm::Allocator;
 
 fn main() -> std::process::ExitCode {
     keep_freed_memory();

@@ -5,6 +5,7 @@
 mod config;
 mod data;
 mod files;
+mod modality;
 mod pipeline;
 mod runs;
 mod support;

@@ -9,6 +9,7 @@
 //!   drawn on demand ([`Glyphs`]).
 //! * [`BinaryImages`] turns them to a [`lsgm_core::Dataset`] of black and white ones, [`PixelImages`] to one of grey or
 //!   colour ones; [`BinaryConfig`] and [`ImageConfig`] are their config sections.
+//! * [`TextTable`] reads a table of categories from CSV or parquet; [`Categories`] numbers its values.
 //! * [`check`](check()) tells whether a set is whole.
 //!
 //! Another kind of data adds its kind of [`Source`](card::Source), its [`Content`], and a reader beside
@@ -16,8 +17,10 @@
 
 mod binary;
 pub mod card;
+mod categories;
 mod check;
 mod config;
+mod csv;
 mod digest;
 mod error;
 mod fetch;
@@ -36,10 +39,12 @@ mod pixels;
 mod shield;
 mod suggest;
 mod table;
+mod text_table;
 mod unpacked;
 
 pub use binary::{Binarization, BinaryImages};
 pub use card::Card;
+pub use categories::Categories;
 pub use check::{Checksum, FileCheck, Report, SplitCheck, check};
 pub use config::BinaryConfig;
 pub use error::{DataError, Result};
@@ -54,3 +59,4 @@ pub use open::{Reading, Request, open_images};
 pub use picture::{Damaged, Fit, Target};
 pub use pixels::PixelImages;
 pub use suggest::nearest;
+pub use text_table::TextTable;

@@ -183,7 +183,7 @@ impl<'a> Table<'a> {
 }
 
 /// Run a call into the parquet reader, which panics on some damaged bytes.
-fn shielded<T>(call: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
+pub(crate) fn shielded<T>(call: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
     shield(call).unwrap_or_else(|| Err(ParquetError::General("the reader cannot make sense of the bytes".into())))
 }
 
@@ -309,7 +309,7 @@ fn read_labels(batch: &RecordBatch, columns: &Columns, place: Place<'_>) -> Resu
     values.into_iter().enumerate().map(label).collect()
 }
 
-fn integers(column: &ArrayRef) -> Option<Vec<Option<i128>>> {
+pub(crate) fn integers(column: &ArrayRef) -> Option<Vec<Option<i128>>> {
     macro_rules! of {
         ($($kind:ty),*) => {
             $(if let Some(array) = column.as_primitive_opt::<$kind>() {

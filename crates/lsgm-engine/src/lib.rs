@@ -6,6 +6,7 @@
 mod budget;
 mod channels;
 mod config;
+mod contract;
 mod evaluate;
 mod events;
 mod importance;

@@ -3,12 +3,14 @@
 //! * [`ops`]: differentiable functions of tensors;
 //! * [`layers`]: functions with parameters, built from [`lsgm_core::Params`];
 //! * [`backward`]: the backward pass;
+//! * [`Categorical`]: the likelihood of items that are ids;
 //! * [`optim`]: gradients and optimizers;
 //! * [`init`]: how parameters start.
 //!
 //! Results do not depend on the number of threads, bit for bit: work is cut by shape alone.
 
 mod backward;
+mod categorical;
 pub mod init;
 pub mod layers;
 pub mod ops;
@@ -20,5 +22,6 @@ mod kernels;
 
 pub use backward::backward;
 pub use kernels::InstructionSet;
+pub use categorical::Categorical;
 pub use layers::*;
 pub use ops::Activation;

@@ -1,10 +1,13 @@
 //! One file for each command.
 
+mod check;
 mod completions;
 mod data;
 mod evaluate;
 mod finish;
 mod measures;
+mod new_modality;
+mod parts;
 mod sheets;
 mod train;
 mod watch;
@@ -24,7 +27,9 @@ pub(crate) fn run(command: Command, registry: &Registry) -> Result<()> {
         Command::Reconstruct(args) => sheets::reconstruct(&args, registry),
         Command::Interpolate(args) => sheets::interpolate(&args, registry),
         Command::Evaluate(args) => evaluate::run(&args, registry),
+        Command::Check(args) => check::run(&args, registry),
         Command::Data(args) => data::run(&args),
+        Command::NewModality(args) => new_modality::run(&args, registry),
         Command::Completions { shell } => completions::run(shell),
     }
 }
