@@ -86,7 +86,7 @@ impl Batch {
 ///     }
 ///
 ///     fn batch(&self, indices: &[usize], _: &mut Rng) -> Result<Batch> {
-///         let rows: Vec<[f32; 2]> = indices.iter().map(|i| [*i as f32, 2.0 * *i as f32]).collect();
+///         let rows: Vec<Vec<f32>> = indices.iter().map(|i| vec![*i as f32, 2.0 * *i as f32]).collect();
 ///         Ok(Batch { x: Tensor::new(rows, &Device::Cpu)?, labels: None })
 ///     }
 /// }

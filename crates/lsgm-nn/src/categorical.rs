@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     fn logits(rows: &[[f32; 3]]) -> Categorical {
-        Categorical::new(Tensor::new(rows, &Device::Cpu).unwrap().unsqueeze(0).unwrap())
+        Categorical::new(Tensor::from_vec(rows.concat(), (1, rows.len(), 3), &Device::Cpu).unwrap())
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Layers, CPU kernels with hand-written backward passes, optimizers and initialisers for training with candle.
 //!
 //! * [`ops`]: differentiable functions of tensors;
-//! * [`layers`]: functions with parameters, built from [`lsgm_core::Params`];
+//! * layers such as [`Linear`] and [`Conv2d`]: functions with parameters, built from [`lsgm_core::Params`];
 //! * [`backward`]: the backward pass;
 //! * [`Categorical`]: the likelihood of items that are ids;
 //! * [`optim`]: gradients and optimizers;
@@ -12,7 +12,7 @@
 mod backward;
 mod categorical;
 pub mod init;
-pub mod layers;
+mod layers;
 pub mod ops;
 pub mod optim;
 
@@ -21,7 +21,7 @@ pub mod optim;
 mod kernels;
 
 pub use backward::backward;
-pub use kernels::InstructionSet;
 pub use categorical::Categorical;
+pub use kernels::InstructionSet;
 pub use layers::*;
 pub use ops::Activation;
