@@ -44,7 +44,7 @@ fn main() -> Result<()> {
     there_and_back(&model, &modality)?;
 
     let found = prior_alone::run(300)?;
-    println!("prior alone: standard deviations {:.2} and {:.2} of 0.30 and 2.00", found[0], found[1]);
+    println!("prior alone: standard deviations {:.2} and {:.2} of 0.50 and 1.50", found[0], found[1]);
     Ok(())
 }
 

@@ -118,7 +118,7 @@ impl Page<'_> {
     fn section(&mut self, place: &Place<'_>, of: &str, level: usize) {
         let (krate, found) = self.sources.find(&place.krate, of).unwrap_or_else(|| panic!("`{of}` was not found"));
         let place = Place { krate: krate.to_owned(), ..place.clone() };
-        self.text.push_str(&format!("\n{} `[{}]`\n\n{}\n", "#".repeat(level), place.key, plain(&found.docs)));
+        self.text.push_str(&format!("\n{} `[{}]`\n\n{}\n", "#".repeat(level), place.key, title(&found.docs)));
         match &found.body {
             Body::Struct(fields) => self.keys(&place, fields, &place.defaults(), level),
             Body::Enum(tag, variants) => {
@@ -211,6 +211,19 @@ fn shown(value: &Value) -> String {
     match value {
         Value::Table(table) if table.is_empty() => "none".to_owned(),
         other => format!("`{other}`"),
+    }
+}
+
+/// What a section is, without its name, which the title says.
+fn title(docs: &str) -> String {
+    let text = plain(docs);
+    let rest = text
+        .strip_prefix("Section `[")
+        .and_then(|t| Some(t.split_once("]`")?.1.trim_start_matches([':', '.', ',']).trim()));
+    match rest.map(|rest| (rest, rest.chars().next())) {
+        Some((rest, Some(first))) => first.to_uppercase().chain(rest.chars().skip(1)).collect(),
+        Some(_) => String::new(),
+        None => text,
     }
 }
 

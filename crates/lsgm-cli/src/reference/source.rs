@@ -91,7 +91,6 @@ impl Sources {
         let mut lines = Lines::new(text, 0);
         while let Some(item) = lines.item() {
             let Some((kind, name)) = declared(&item.line) else { continue };
-            docs.insert(name.clone(), item.docs.clone());
             if kind == "impl" {
                 let body = lines.block();
                 let value = |key: &str| {
@@ -104,7 +103,10 @@ impl Sources {
                     let docs = docs.get(&name).cloned().unwrap_or_default();
                     self.modalities.insert(tag, ModalityTypes { krate: krate.to_owned(), docs, data, model });
                 }
-            } else if item.attributes.contains("Deserialize") && item.line.ends_with('{') {
+                continue;
+            }
+            docs.insert(name.clone(), item.docs.clone());
+            if item.attributes.contains("Deserialize") && item.line.ends_with('{') {
                 let body = lines.block();
                 let body = match kind {
                     "struct" => Body::Struct(fields(&body, 4)),
