@@ -1,7 +1,7 @@
 //! Nucleotide sequences: ids 0 to 3 for A, C, G and T, items `[B, length]`, one nucleotide a token.
 //!
 //! The sequences are drawn on the spot: independent nucleotides in which motifs are planted, each with a probability of
-//! its own and at a random place. What a sample has to get right is therefore known exactly.
+//! its own and at one of eight places. What a sample has to get right is therefore known exactly.
 
 use lsgm::nn::{Conv1d, Embedding, GroupNorm};
 use lsgm::prelude::*;
@@ -106,10 +106,10 @@ impl Sequences {
     fn sequence(&self, index: usize) -> Vec<u32> {
         let mut rng = self.1.fork(&index.to_string());
         let mut sequence: Vec<u32> = (0..self.0.length).map(|_| rng.below(4) as u32).collect();
-        // Each motif in a part of its own, so that none overwrites another.
+        // Each motif near the start of a part of its own.
         for ((motif, probability), part) in MOTIFS.iter().zip(sequence.chunks_mut(self.0.length / MOTIFS.len())) {
             if rng.uniform() < *probability {
-                let place = rng.below(part.len() - motif.len() + 1);
+                let place = rng.below(8);
                 let ids = motif.chars().filter_map(|base| Some(BASES.find(base)? as u32));
                 part[place..].iter_mut().zip(ids).for_each(|(base, id)| *base = id);
             }
@@ -150,6 +150,8 @@ struct Vae {
     embedding: Embedding,
     down: Vec<Block>,
     enter: Conv1d,
+    /// What tells the decoder where it is, `[1, channels, length / 4]`.
+    position: Tensor,
     up: Vec<Block>,
 }
 
@@ -164,6 +166,7 @@ impl Vae {
             embedding: Embedding::new(4, c, &enc.pp("embedding"))?,
             down: vec![down(0, c, 2)?, down(1, c, 2)?, down(2, 2 * latent, 1)?],
             enter: Conv1d::new(latent, c, 5, Conv1dConfig::same(5), true, &dec.pp("enter"))?,
+            position: dec.get("position", (1, c, length / 4), nn::init::Init::Normal(0.5))?,
             up: vec![up(0, c)?, up(1, c)?, up(2, 4)?],
         })
     }
@@ -183,7 +186,7 @@ impl Encoder for Vae {
 
 impl Decoder for Vae {
     fn decode(&self, z: &Latents, _: &mut Pass<'_>) -> Result<Box<dyn Likelihood>> {
-        let h = self.up[0].forward(&self.enter.forward(&z.prior)?)?;
+        let h = self.up[0].forward(&self.enter.forward(&z.prior)?.broadcast_add(&self.position)?)?;
         let h = self.up[1].forward(&upsample_nearest1d(&h, 2)?)?;
         let logits = self.up[2].forward(&upsample_nearest1d(&h, 2)?)?;
         Ok(Box::new(Categorical::new(logits.transpose(1, 2)?.contiguous()?)))
