@@ -184,8 +184,8 @@ impl Trainer {
     /// Train.
     ///
     /// # Errors
-    /// When a step fails, the loss stays non-finite after all retries, or a file cannot be written. The last
-    /// checkpoint stays as it is.
+    /// When the modality breaks a contract on the first batch ([`Error::Contract`] names the method), a step fails, the loss
+    /// stays non-finite after all retries, or a file cannot be written. The last checkpoint stays as it is.
     pub fn run(
         &mut self,
         stages: StageSelection,

@@ -43,7 +43,7 @@ fn main() -> Result<()> {
     draw(&model, &modality, &out)?;
     there_and_back(&model, &modality)?;
 
-    let found = prior_alone::run(400)?;
+    let found = prior_alone::run(800)?;
     println!("prior alone: standard deviations {:.2} and {:.2} of 0.50 and 1.50", found[0], found[1]);
     Ok(())
 }

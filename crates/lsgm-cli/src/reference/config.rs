@@ -55,7 +55,7 @@ pub(super) fn page() -> String {
     for name in registry.names() {
         let kind = registry.get(name).unwrap();
         let types = sources.modalities.get(name).unwrap_or_else(|| panic!("no `impl Modality` says NAME = \"{name}\""));
-        page.text.push_str(&format!("\n## `modality = \"{name}\"`\n\n{}\n", plain(&types.docs)));
+        page.heading(2, &format!("`modality = \"{name}\"`"), &plain(&types.docs));
         for (section, of) in [("data", &types.data), ("autoencoder", &types.model)] {
             let complete = |tree: &Tree| kind.read(tree).unwrap().to_toml().unwrap().remove(section).unwrap();
             page.section(&Place::new(section, &types.krate, &complete), of, 3);
@@ -115,10 +115,17 @@ struct Page<'a> {
 }
 
 impl Page<'_> {
+    fn heading(&mut self, level: usize, title: &str, docs: &str) {
+        self.text.push_str(&format!("\n{} {title}\n", "#".repeat(level)));
+        if !docs.is_empty() {
+            self.text.push_str(&format!("\n{docs}\n"));
+        }
+    }
+
     fn section(&mut self, place: &Place<'_>, of: &str, level: usize) {
         let (krate, found) = self.sources.find(&place.krate, of).unwrap_or_else(|| panic!("`{of}` was not found"));
         let place = Place { krate: krate.to_owned(), ..place.clone() };
-        self.text.push_str(&format!("\n{} `[{}]`\n\n{}\n", "#".repeat(level), place.key, title(&found.docs)));
+        self.heading(level, &format!("`[{}]`", place.key), &title(&found.docs));
         match &found.body {
             Body::Struct(fields) => self.keys(&place, fields, &place.defaults(), level),
             Body::Enum(tag, variants) => {
@@ -135,7 +142,7 @@ impl Page<'_> {
     fn variant(&mut self, place: &Place<'_>, tag: &str, variant: &Variant, level: usize) {
         let place = place.with_kind(tag, &variant.name);
         let title = format!("`[{}]` with `{tag} = \"{}\"`", place.key, variant.name);
-        self.text.push_str(&format!("\n{} {title}\n\n{}\n", "#".repeat(level), plain(&variant.docs)));
+        self.heading(level, &title, &plain(&variant.docs));
         let mut defaults = place.defaults();
         defaults.remove(tag);
         let fields = match variant.of.as_deref().map(|of| (of, self.sources.find(&place.krate, of))) {
@@ -227,9 +234,10 @@ fn title(docs: &str) -> String {
     }
 }
 
-/// Doc comments without links between items.
+/// Doc comments without examples and without links between items.
 fn plain(docs: &str) -> String {
-    let text = docs.replace("[`crate::", "[`").replace("[`", "`").replace("`]", "`");
+    let text = docs.split("```").next().unwrap_or_default();
+    let text = text.replace("[`crate::", "[`").replace("[`", "`").replace("`]", "`");
     let text = text.trim().replace('\n', " ");
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
