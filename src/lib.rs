@@ -18,6 +18,8 @@
 //! with `.with::<MyModality>()` after the default registry. `lsgm new-modality NAME DIR` writes such a program to begin
 //! with; `docs/add-a-modality.md` in the repository goes on from there.
 
+pub mod cli;
+
 pub use candle_core::{DType, Device, Tensor};
 pub use lsgm_cli::Registry;
 pub use lsgm_core::{
@@ -33,11 +35,6 @@ pub use lsgm_data as data;
 pub use lsgm_engine as engine;
 pub use lsgm_nn as nn;
 pub use lsgm_prior as prior;
-
-/// The command line.
-pub mod cli {
-    pub use lsgm_cli::{main, settle_threads};
-}
 
 /// What the file of a modality needs: `use lsgm::prelude::*;`.
 pub mod prelude {

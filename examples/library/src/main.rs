@@ -30,7 +30,7 @@ static ALLOCATOR: lsgm::Allocator = lsgm::Allocator;
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 fn main() -> Result<()> {
-    lsgm::cli::settle_threads(None);
+    lsgm::cli::prepare(None);
     let mut args = std::env::args().skip(1);
     let out = PathBuf::from(args.next().unwrap_or_else(|| "samples.png".into()));
     let seconds = args.next().map_or(Ok(30.0), |s| s.parse::<f64>())?;

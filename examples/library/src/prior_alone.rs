@@ -1,5 +1,6 @@
 //! The score-based prior without any modality: density estimation of latents that come as a tensor.
 
+use lsgm::nn::backward;
 use lsgm::nn::optim::{Gradients, Optimizer, OptimizerConfig};
 use lsgm::prior::networks::TransformerConfig;
 use lsgm::prior::solvers::{self, Solver, SolverConfig};
@@ -26,7 +27,7 @@ pub(crate) fn run(steps: usize) -> Result<[f64; 2]> {
         let z0 = rng.normal_tensor((128, 2, 1), DType::F32, &device)?.broadcast_mul(&scale)?;
         let times = prior.stratified_times(Weighting::LlIw, 128, &mut rng)?;
         let loss = prior.cross_entropy(&z0, &times, &mut Pass::train(&mut rng))?.mean_all()?;
-        let gradients = Gradients::collect(&loss.backward()?, optimizer.vars());
+        let gradients = Gradients::collect(&backward(&loss)?, optimizer.vars());
         let rate = 4e-3 * (1.0 - step as f64 / steps as f64);
         optimizer.step(&gradients, rate, 1.0, None)?;
     }
