@@ -7,6 +7,7 @@ mod data;
 mod files;
 mod images;
 mod import;
+mod modality;
 mod pipeline;
 mod runs;
 mod sound;

@@ -40,9 +40,13 @@ pub(crate) enum Command {
     Evaluate(Evaluate),
     /// Make a run directory of a checkpoint in the published LSGM or NVAE layout
     Import(Import),
+    /// Try a config before training: data, model, one measured step of each stage
+    Check(Check),
     /// List, show, fetch and check the known data sets
     #[command(subcommand)]
     Data(Data),
+    /// Write a crate with a modality of your own, which trains as it is, to begin with
+    NewModality(NewModality),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -325,6 +329,40 @@ impl std::str::FromStr for Bound {
             },
         }
     }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    /// Config file
+    #[arg(value_name = "CONFIG")]
+    pub(crate) config: PathBuf,
+
+    /// Folder of the data, in place of the one that the config names
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+
+    /// File for the first batch of the training [default: the name of the config and -batch]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+
+    /// Change a config key, such as train.batch_size=64 (repeatable)
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NewModality {
+    /// Name of the modality in configs, such as piano-roll
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+
+    /// Folder to write
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+
+    /// Depend on the lsgm sources in this folder, and share their target folder, in place of the published crate
+    #[arg(long, value_name = "DIR")]
+    pub(crate) lsgm: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

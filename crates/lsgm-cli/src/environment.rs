@@ -6,8 +6,10 @@ const SPIN_LIMIT: &str = "CANDLE_BARRIER_POOL_SPIN_LIMIT";
 /// Both pools read their size here.
 const THREADS: &str = "RAYON_NUM_THREADS";
 
-/// Settle thread pools. Call this first: both pools read their settings once, at the first tensor operation.
-pub(crate) fn configure(threads: Option<usize>) {
+/// Settle the thread pools, with `threads` threads or one for each core. [`crate::main`] does; a program that calls the
+/// engine itself does it first: both pools read their settings once, at the first tensor operation, and the settings can be
+/// made only while no other thread runs.
+pub fn settle_threads(threads: Option<usize>) {
     if std::env::var_os(SPIN_LIMIT).is_none() {
         set_variable(SPIN_LIMIT, "0");
     }

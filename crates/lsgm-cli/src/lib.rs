@@ -11,6 +11,8 @@ mod error;
 mod interrupt;
 mod output;
 mod progress;
+#[cfg(test)]
+mod reference;
 mod registry;
 mod report;
 mod run;
@@ -21,6 +23,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use args::Arguments;
+pub use environment::settle_threads;
 use error::{Error, Result};
 pub use registry::Registry;
 
@@ -39,7 +42,7 @@ pub fn main(registry: Registry) -> ExitCode {
         }
     };
     terminal::start(arguments.quiet);
-    environment::configure(arguments.threads);
+    settle_threads(arguments.threads);
     match commands::run(arguments.command, &registry) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -136,6 +136,15 @@ pub(crate) fn data_folder(dir: &Path) -> Result<PathBuf> {
     std::path::absolute(dir).map_err(|e| lsgm_core::Error::io(dir, e).into())
 }
 
+/// What `--data` changes in a config.
+pub(crate) fn data_override(dir: Option<&Path>) -> Result<Option<Override>> {
+    let Some(dir) = dir.map(data_folder).transpose()? else { return Ok(None) };
+    match dir.to_str() {
+        Some(text) => Ok(Override::optional("data_dir", "--data", Some(text.to_owned()))),
+        None => Err(Error::usage(format!("{}: the name is not UTF-8, which a config cannot hold", dir.display()))),
+    }
+}
+
 /// Weights that do not fit the model of the config.
 pub(crate) fn another_architecture(run: &Path, error: lsgm_core::Error) -> Error {
     match error {

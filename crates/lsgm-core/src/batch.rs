@@ -72,6 +72,33 @@ impl Batch {
 ///
 /// A batch depends on the indices and on the generator alone, so that a resumed training sees what an
 /// uninterrupted one would have seen.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use lsgm_core::{Batch, Dataset, Result, Rng};
+///
+/// /// Numbers and their doubles.
+/// struct Pairs(usize);
+///
+/// impl Dataset for Pairs {
+///     fn len(&self) -> usize {
+///         self.0
+///     }
+///
+///     fn batch(&self, indices: &[usize], _: &mut Rng) -> Result<Batch> {
+///         let rows: Vec<Vec<f32>> = indices.iter().map(|i| vec![*i as f32, 2.0 * *i as f32]).collect();
+///         Ok(Batch { x: Tensor::new(rows, &Device::Cpu)?, labels: None })
+///     }
+/// }
+///
+/// let batch = Pairs(10).batch(&[3, 7], &mut Rng::new(0))?;
+/// assert_eq!(batch.x.to_vec2::<f32>()?, [[3.0, 6.0], [7.0, 14.0]]);
+/// # Ok::<(), lsgm_core::Error>(())
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a data set",
+    note = "implement `len` and `batch` of `lsgm_core::Dataset` for it"
+)]
 pub trait Dataset: Send + Sync {
     /// Number of items in one epoch.
     fn len(&self) -> usize;

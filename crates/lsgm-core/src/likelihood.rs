@@ -3,6 +3,38 @@ use candle_core::Tensor;
 use crate::{Error, Result, Rng};
 
 /// A distribution over items, as a decoder returns it for a batch of latents.
+///
+/// ```
+/// use candle_core::{D, DType, Device, Tensor};
+/// use lsgm_core::{Likelihood, Result, Rng};
+///
+/// /// Normal with unit variance around `mean`, `[B, D]`.
+/// struct UnitNormal {
+///     mean: Tensor,
+/// }
+///
+/// impl Likelihood for UnitNormal {
+///     fn log_prob(&self, x: &Tensor) -> Result<Tensor> {
+///         let nats = ((x - &self.mean)?.sqr()? * -0.5)? - 0.5 * (2.0 * std::f64::consts::PI).ln();
+///         Ok(nats?.sum(D::Minus1)?)
+///     }
+///
+///     fn sample(&self, temperature: f64, rng: &mut Rng) -> Result<Tensor> {
+///         let noise = rng.normal_tensor(self.mean.shape().clone(), DType::F32, self.mean.device())?;
+///         Ok((&self.mean + (noise * temperature)?)?)
+///     }
+///
+///     fn mean(&self) -> Result<Tensor> {
+///         Ok(self.mean.clone())
+///     }
+/// }
+///
+/// let p = UnitNormal { mean: Tensor::zeros((2, 3), DType::F32, &Device::Cpu)? };
+/// let x = p.sample(0.0, &mut Rng::new(0))?;
+/// let nats = p.log_prob(&x)?.to_vec1::<f32>()?;
+/// assert!((nats[0] + 1.5 * (2.0 * std::f32::consts::PI).ln()).abs() < 1e-5);
+/// # Ok::<(), lsgm_core::Error>(())
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a likelihood",
     note = "implement `log_prob`, `sample` and `mean` of `lsgm_core::Likelihood` for it"

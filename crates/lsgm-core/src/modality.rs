@@ -45,6 +45,127 @@ pub struct Template {
 ///
 /// A modality is built from its two config sections alone, so that a run directory is enough to sample; data are
 /// read when [`Modality::dataset`] asks for them.
+///
+/// ```
+/// use std::path::Path;
+///
+/// use candle_core::{DType, Device, Tensor};
+/// use lsgm_core::{
+///     Arrangement, Artifact, Assets, Autoencoder, Batch, Dataset, Error, Modality, ParamStore, Params, Result, Rng, Split,
+/// };
+/// use serde::{Deserialize, Serialize};
+/// # use lsgm_core::{Decoder, Encoder, Init, LatentShape, Latents, Likelihood, Pass, Posterior};
+/// # struct UnitNormal(Tensor);
+/// # impl Likelihood for UnitNormal {
+/// #     fn log_prob(&self, x: &Tensor) -> Result<Tensor> {
+/// #         Ok(((x - &self.0)?.sqr()?.sum(1)? * -0.5)?)
+/// #     }
+/// #     fn sample(&self, _: f64, _: &mut Rng) -> Result<Tensor> {
+/// #         Ok(self.0.clone())
+/// #     }
+/// #     fn mean(&self) -> Result<Tensor> {
+/// #         Ok(self.0.clone())
+/// #     }
+/// # }
+/// # struct Scale(Tensor);
+/// # impl Encoder for Scale {
+/// #     fn latent_shape(&self) -> LatentShape {
+/// #         LatentShape::line(2, 1)
+/// #     }
+/// #     fn encode(&self, x: &Tensor, pass: &mut Pass<'_>) -> Result<Posterior> {
+/// #         let mu = x.broadcast_mul(&self.0)?.unsqueeze(2)?;
+/// #         Posterior::normal(mu.clone(), mu.zeros_like()?, pass.rng)
+/// #     }
+/// # }
+/// # impl Decoder for Scale {
+/// #     fn decode(&self, z: &Latents, _: &mut Pass<'_>) -> Result<Box<dyn Likelihood>> {
+/// #         Ok(Box::new(UnitNormal(z.prior.squeeze(2)?.broadcast_div(&self.0)?)))
+/// #     }
+/// # }
+/// # impl Autoencoder for Scale {}
+/// # impl Scale {
+/// #     fn new(params: &Params) -> Result<Self> {
+/// #         Ok(Self(params.pp("encoder").get("scale", (1, 2), Init::Const(2.0))?))
+/// #     }
+/// # }
+///
+/// /// `[data]`: points of the plane.
+/// #[derive(Clone, Serialize, Deserialize)]
+/// #[serde(default, deny_unknown_fields)]
+/// struct PointsConfig {
+///     /// Points of the training split.
+///     items: usize,
+/// }
+///
+/// impl Default for PointsConfig {
+///     fn default() -> Self {
+///         Self { items: 1000 }
+///     }
+/// }
+///
+/// /// `[autoencoder]`: without keys.
+/// #[derive(Clone, Default, Serialize, Deserialize)]
+/// #[serde(default, deny_unknown_fields)]
+/// struct ScaleConfig {}
+///
+/// struct Points(PointsConfig);
+///
+/// impl Modality for Points {
+///     const NAME: &'static str = "points";
+///     type Data = PointsConfig;
+///     type Model = ScaleConfig;
+///
+///     fn new(data: &PointsConfig, _: &ScaleConfig, _: &Assets) -> Result<Self> {
+///         match data.items {
+///             0 => Err(Error::config("data.items", "give at least 1")),
+///             _ => Ok(Self(data.clone())),
+///         }
+///     }
+///
+///     fn dataset(&self, split: Split, _: Option<&Path>) -> Result<Box<dyn Dataset>> {
+///         Ok(Box::new(Drawn { items: self.0.items, rng: Rng::new(0).fork(split.name()) }))
+///     }
+///
+///     fn build(&self, params: &Params) -> Result<Box<dyn Autoencoder>> {
+///         // An `Encoder` and a `Decoder`; see the examples of these.
+///         Ok(Box::new(Scale::new(params)?))
+///     }
+///
+///     fn data_dim(&self) -> usize {
+///         2
+///     }
+///
+///     fn render(&self, items: &Tensor, _: Arrangement) -> Result<Vec<Artifact>> {
+///         let lines: Vec<String> = items.to_vec2::<f32>()?.iter().map(|p| format!("{} {}", p[0], p[1])).collect();
+///         Ok(vec![Artifact { suffix: String::new(), extension: "txt", bytes: lines.join("\n").into_bytes() }])
+///     }
+/// }
+///
+/// /// Points that are drawn when they are asked for, each from a generator of its own.
+/// struct Drawn {
+///     items: usize,
+///     rng: Rng,
+/// }
+///
+/// impl Dataset for Drawn {
+///     fn len(&self) -> usize {
+///         self.items
+///     }
+///
+///     fn batch(&self, indices: &[usize], _: &mut Rng) -> Result<Batch> {
+///         let points: Vec<Vec<f32>> = indices.iter().map(|i| self.rng.fork(&i.to_string()).normals(2)).collect();
+///         Ok(Batch { x: Tensor::new(points, &Device::Cpu)?, labels: None })
+///     }
+/// }
+///
+/// let points = Points::new(&PointsConfig::default(), &ScaleConfig {}, &Assets::new())?;
+/// let batch = points.dataset(Split::Train, None)?.batch(&[0, 1, 2], &mut Rng::new(0))?;
+/// assert_eq!(batch.x.dims(), [3, 2]);
+/// let store = ParamStore::new(DType::F32, &Device::Cpu, Rng::new(0));
+/// assert_eq!(points.build(&store.root())?.latent_shape().dim(), 2);
+/// assert_eq!(points.render(&batch.x, Arrangement::Samples)?[0].extension, "txt");
+/// # Ok::<(), Error>(())
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a modality",
     note = "implement `lsgm_core::Modality`: two config types, an autoencoder, a data set, and how items are rendered"

@@ -23,6 +23,39 @@ impl<'a> Pass<'a> {
 }
 
 /// Items to a posterior over latents.
+///
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use lsgm_core::{Encoder, Init, LatentShape, ParamStore, Params, Pass, Posterior, Result, Rng};
+///
+/// /// A linear map of items `[B, 3]` to the mean and the log standard deviation of latents `[B, 2, 1]`.
+/// struct Linear(Tensor);
+///
+/// impl Linear {
+///     fn new(params: &Params) -> Result<Self> {
+///         Ok(Self(params.get("weight", (3, 4), Init::Normal(0.5))?))
+///     }
+/// }
+///
+/// impl Encoder for Linear {
+///     fn latent_shape(&self) -> LatentShape {
+///         LatentShape::line(2, 1)
+///     }
+///
+///     fn encode(&self, x: &Tensor, pass: &mut Pass<'_>) -> Result<Posterior> {
+///         let halves = x.matmul(&self.0)?.unsqueeze(2)?.chunk(2, 1)?;
+///         Posterior::normal(halves[0].clone(), halves[1].clone(), pass.rng)
+///     }
+/// }
+///
+/// let store = ParamStore::new(DType::F32, &Device::Cpu, Rng::new(0));
+/// let encoder = Linear::new(&store.root().pp("encoder"))?;
+/// let x = Tensor::zeros((5, 3), DType::F32, &Device::Cpu)?;
+/// let posterior = encoder.encode(&x, &mut Pass::eval(&mut Rng::new(1)))?;
+/// encoder.latent_shape().check("encoder", &posterior.latents()?.prior)?;
+/// assert_eq!(store.count("encoder."), 12);
+/// # Ok::<(), lsgm_core::Error>(())
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an encoder",
     note = "implement `latent_shape` and `encode` of `lsgm_core::Encoder` for it"
@@ -36,6 +69,39 @@ pub trait Encoder {
 }
 
 /// Latents to a distribution over items.
+///
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use lsgm_core::{Decoder, Latents, Likelihood, Pass, Result, Rng};
+/// # struct UnitNormal(Tensor);
+/// # impl Likelihood for UnitNormal {
+/// #     fn log_prob(&self, x: &Tensor) -> Result<Tensor> {
+/// #         Ok(((x - &self.0)?.sqr()?.sum(1)? * -0.5)?)
+/// #     }
+/// #     fn sample(&self, _: f64, _: &mut Rng) -> Result<Tensor> {
+/// #         Ok(self.0.clone())
+/// #     }
+/// #     fn mean(&self) -> Result<Tensor> {
+/// #         Ok(self.0.clone())
+/// #     }
+/// # }
+///
+/// /// A linear map of latents `[B, 2, 1]` to the means of items `[B, 3]`.
+/// struct Linear(Tensor);
+///
+/// impl Decoder for Linear {
+///     fn decode(&self, z: &Latents, _: &mut Pass<'_>) -> Result<Box<dyn Likelihood>> {
+///         // `UnitNormal` is the example of `Likelihood`.
+///         Ok(Box::new(UnitNormal(z.prior.flatten_from(1)?.matmul(&self.0)?)))
+///     }
+/// }
+///
+/// let decoder = Linear(Tensor::ones((2, 3), DType::F32, &Device::Cpu)?);
+/// let z = Latents::from(Tensor::ones((4, 2, 1), DType::F32, &Device::Cpu)?);
+/// let means = decoder.decode(&z, &mut Pass::eval(&mut Rng::new(0)))?.mean()?;
+/// assert_eq!(means.to_vec2::<f32>()?[0], [2.0, 2.0, 2.0]);
+/// # Ok::<(), lsgm_core::Error>(())
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a decoder",
     note = "implement `decode` of `lsgm_core::Decoder` for it"
@@ -58,6 +124,53 @@ pub struct Auxiliary {
 ///
 /// An empty implementation is enough; the provided methods are for models that share work between the two or add a
 /// regulariser of their own.
+///
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use lsgm_core::{
+///     Autoencoder, Decoder, Encoder, LatentShape, Latents, Likelihood, Pass, Posterior, Result, Rng,
+/// };
+/// # struct UnitNormal(Tensor);
+/// # impl Likelihood for UnitNormal {
+/// #     fn log_prob(&self, x: &Tensor) -> Result<Tensor> {
+/// #         Ok(((x - &self.0)?.sqr()?.sum(1)? * -0.5)?)
+/// #     }
+/// #     fn sample(&self, _: f64, _: &mut Rng) -> Result<Tensor> {
+/// #         Ok(self.0.clone())
+/// #     }
+/// #     fn mean(&self) -> Result<Tensor> {
+/// #         Ok(self.0.clone())
+/// #     }
+/// # }
+///
+/// /// One weight for both directions: items `[B, 2]`, latents `[B, 2, 1]`.
+/// struct Scale(f64);
+///
+/// impl Encoder for Scale {
+///     fn latent_shape(&self) -> LatentShape {
+///         LatentShape::line(2, 1)
+///     }
+///
+///     fn encode(&self, x: &Tensor, pass: &mut Pass<'_>) -> Result<Posterior> {
+///         let mu = (x.unsqueeze(2)? * self.0)?;
+///         Posterior::normal(mu.clone(), mu.zeros_like()?, pass.rng)
+///     }
+/// }
+///
+/// impl Decoder for Scale {
+///     fn decode(&self, z: &Latents, _: &mut Pass<'_>) -> Result<Box<dyn Likelihood>> {
+///         Ok(Box::new(UnitNormal((z.prior.squeeze(2)? / self.0)?)))
+///     }
+/// }
+///
+/// impl Autoencoder for Scale {}
+///
+/// let x = Tensor::ones((4, 2), DType::F32, &Device::Cpu)?;
+/// let (posterior, likelihood) = Scale(100.0).reconstruct(&x, &mut Pass::eval(&mut Rng::new(0)))?;
+/// assert_eq!(posterior.latents()?.prior.dims(), [4, 2, 1]);
+/// assert!((likelihood.mean()?.to_vec2::<f32>()?[0][0] - 1.0).abs() < 0.1);
+/// # Ok::<(), lsgm_core::Error>(())
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an autoencoder",
     note = "implement `Encoder` and `Decoder`, then `impl Autoencoder for {Self} {{}}`"

@@ -35,6 +35,36 @@ impl std::fmt::Display for ImageSize {
 }
 
 /// Indexed 8-bit images of one size, wherever they come from: memory, a generator, a folder.
+///
+/// ```
+/// use lsgm_data::{ImageSize, Images, Result};
+///
+/// /// Image `i` is all of brightness `i`.
+/// struct Greys;
+///
+/// impl Images for Greys {
+///     fn len(&self) -> usize {
+///         256
+///     }
+///
+///     fn size(&self) -> ImageSize {
+///         ImageSize::grey(8, 8)
+///     }
+///
+///     fn read(&self, index: usize, pixels: &mut [u8]) -> Result<Option<u32>> {
+///         pixels.fill(index as u8);
+///         Ok(None)
+///     }
+/// }
+///
+/// let mut pixels = vec![0; Greys.size().bytes()];
+/// Greys.read(7, &mut pixels).unwrap();
+/// assert!(pixels.iter().all(|p| *p == 7));
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a set of images",
+    note = "implement `len`, `size` and `read` of `lsgm_data::Images` for it"
+)]
 pub trait Images: Send + Sync {
     /// Number of images.
     fn len(&self) -> usize;

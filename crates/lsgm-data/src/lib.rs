@@ -12,6 +12,7 @@
 //! * [`open_sounds`] turns a split to [`Sounds`]: clips of 16-bit samples of one length and rate, from files, tables or a
 //!   generator ([`Tones`]); [`SoundClips`] makes a [`lsgm_core::Dataset`] of them, [`SoundConfig`] is its config section.
 //! * [`open_texts`] turns a split to [`Texts`], which are read in pieces of bounded size.
+//! * [`TextTable`] reads a table of categories from CSV or parquet; [`Categories`] numbers its values.
 //! * [`check`](check()) tells whether a set is whole.
 //!
 //! Another kind of data adds its kind of [`Source`](card::Source), its [`Content`], and a reader beside
@@ -19,8 +20,10 @@
 
 mod binary;
 pub mod card;
+mod categories;
 mod check;
 mod config;
+mod csv;
 mod digest;
 mod error;
 mod fetch;
@@ -41,10 +44,12 @@ mod sound;
 mod suggest;
 mod table;
 mod text;
+mod text_table;
 mod unpacked;
 
 pub use binary::{Binarization, BinaryImages};
 pub use card::Card;
+pub use categories::Categories;
 pub use check::{Checksum, FileCheck, Report, SplitCheck, check};
 pub use config::BinaryConfig;
 pub use error::{DataError, Result};
@@ -63,3 +68,4 @@ pub use sound::{
 };
 pub use suggest::nearest;
 pub use text::{Grammar, PIECE, Piece, Shares, Tally, TextCheck, TextRequest, Texts, Unit, open_texts};
+pub use text_table::TextTable;

@@ -1,11 +1,10 @@
 use std::time::Duration;
 
 use lsgm_core::{Error, Result};
-use serde::{Deserialize, Serialize};
 
 /// How long a stage trains.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub enum Budget {
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Budget {
     /// A number of optimizer steps.
     Steps(u64),
     /// Seconds of training time, interruptions not counted.
@@ -14,7 +13,7 @@ pub enum Budget {
 
 impl Budget {
     /// The share of the budget that is used, in [0, 1]. The schedules follow it.
-    pub fn progress(self, steps: u64, seconds: f64) -> f64 {
+    pub(crate) fn progress(self, steps: u64, seconds: f64) -> f64 {
         let share = match self {
             Self::Steps(0) => 1.0,
             Self::Steps(n) => steps as f64 / n as f64,

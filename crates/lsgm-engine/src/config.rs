@@ -309,7 +309,7 @@ impl StageBudget {
     }
 
     /// The budget for an epoch of `steps_per_epoch`.
-    pub fn resolve(self, steps_per_epoch: f64) -> Budget {
+    pub(crate) fn resolve(self, steps_per_epoch: f64) -> Budget {
         match self {
             Self::Steps(n) => Budget::Steps(n),
             Self::Epochs(n) => Budget::Steps((n * steps_per_epoch).ceil() as u64),

@@ -74,7 +74,34 @@ pub enum Event<'a> {
     },
 }
 
-/// Whoever wants to know: a progress bar, a log, a test.
+/// Whoever wants to know: a progress bar, a log, a test. A closure is one too, and `()` is one that does not listen.
+///
+/// ```
+/// use lsgm_engine::{Event, Observer};
+///
+/// #[derive(Default)]
+/// struct Counter {
+///     steps: u64,
+/// }
+///
+/// impl Observer for Counter {
+///     fn event(&mut self, event: &Event<'_>) -> lsgm_core::Result<()> {
+///         if let Event::Step(..) = event {
+///             self.steps += 1;
+///         }
+///         Ok(())
+///     }
+/// }
+///
+/// let mut counter = Counter::default();
+/// counter.event(&Event::Step(0.5, 1))?;
+/// assert_eq!(counter.steps, 1);
+/// # Ok::<(), lsgm_core::Error>(())
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot watch a training",
+    note = "give a closure `|event: &Event<'_>| Ok(())`, or implement `lsgm_engine::Observer` for it"
+)]
 pub trait Observer {
     /// Called on the training thread. An error stops training after a checkpoint.
     fn event(&mut self, event: &Event<'_>) -> Result<()>;

@@ -6,6 +6,7 @@
 mod budget;
 mod channels;
 mod config;
+mod contract;
 mod evaluate;
 mod events;
 mod importance;
@@ -22,7 +23,7 @@ mod snapshot;
 mod state;
 mod trainer;
 
-pub use budget::{Budget, format_duration, parse_duration};
+pub use budget::{format_duration, parse_duration};
 pub use config::{EvaluateConfig, LsgmStage, SampleConfig, StageBudget, TrainConfig, VaeStage};
 pub use evaluate::{Alpha, Estimate, Evaluation, OdeEvaluation, evaluate};
 pub use events::{Event, Interrupt, Metrics, Observer};
@@ -33,6 +34,5 @@ pub use posterior::PosteriorUse;
 pub use readjust::readjust_batch_norm;
 pub use run_dir::{Checkpoint, RunDir};
 pub use sample::{Samples, film, interpolate, reconstruct, reconstruct_through_prior, reconstructions, sample};
-pub use schedule::Schedule;
 pub use state::{Stage, TrainState};
 pub use trainer::{Outcome, StageSelection, Trainer};

@@ -1,15 +1,15 @@
 /// Linear warm-up, then cosine decay, both over shares of the stage's budget.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Schedule {
+pub(crate) struct Schedule {
     /// Share of the stage over which the factor rises from 0 to 1.
-    pub warmup: f64,
+    pub(crate) warmup: f64,
     /// Factor at the end.
-    pub final_ratio: f64,
+    pub(crate) final_ratio: f64,
 }
 
 impl Schedule {
     /// The factor on the learning rate at a share of the stage in [0, 1].
-    pub fn factor(&self, progress: f64) -> f64 {
+    pub(crate) fn factor(&self, progress: f64) -> f64 {
         if progress < self.warmup {
             return (progress / self.warmup).max(1e-3);
         }

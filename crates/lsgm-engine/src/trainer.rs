@@ -11,6 +11,7 @@ use lsgm_prior::Prior;
 use crate::budget::Budget;
 use crate::channels::channel_kl;
 use crate::config::{SampleConfig, TrainConfig};
+use crate::contract::Candidate;
 use crate::events::{Event, Interrupt, Meter, Metrics, Observer};
 use crate::losses::{Loss, lsgm_loss, prior_loss, vae_loss};
 use crate::model::{Model, ModelSpec};
@@ -82,7 +83,8 @@ impl Trainer {
         config.validate()?;
         sampling.validate()?;
         if data.is_empty() {
-            return Err(Error::config("data", "the training split is empty"));
+            let message = "the training split has no items: `Dataset::len` is 0";
+            return Err(Error::config("data", message));
         }
         let root = Rng::new(config.seed);
         let store = ParamStore::new(DType::F32, device, root.fork("parameters"));
@@ -182,8 +184,8 @@ impl Trainer {
     /// Train.
     ///
     /// # Errors
-    /// When a step fails, the loss stays non-finite after all retries, or a file cannot be written. The last
-    /// checkpoint stays as it is.
+    /// When the modality breaks a contract on the first batch ([`Error::Contract`] names the method), a step fails, the loss
+    /// stays non-finite after all retries, or a file cannot be written. The last checkpoint stays as it is.
     pub fn run(
         &mut self,
         stages: StageSelection,
@@ -205,6 +207,9 @@ impl Trainer {
             }
             _ => {}
         }
+        if self.state.step == 0 {
+            self.check_contracts()?;
+        }
         loop {
             let outcome = self.run_stage(interrupt, observer)?;
             let done = self.state.stage == Stage::Finished || stages == StageSelection::Vae;
@@ -212,6 +217,15 @@ impl Trainer {
                 return Ok(outcome);
             }
         }
+    }
+
+    /// Try what the modality promises on the first batch. Training draws the same numbers afterwards.
+    fn check_contracts(&mut self) -> Result<()> {
+        let mut rng = self.rng.fork("contracts");
+        let indices = self.order.batch(0, self.config.batch_size);
+        let batch = self.data.batch(&indices, &mut rng)?.to_device(&self.device)?;
+        let candidate = Candidate { spec: &self.spec, store: &self.store, model: &self.model };
+        candidate.check(&batch, indices.len(), &mut rng)
     }
 
     fn run_stage(&mut self, interrupt: &Interrupt, observer: &mut dyn Observer) -> Result<Outcome> {

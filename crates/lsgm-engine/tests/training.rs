@@ -67,7 +67,8 @@ impl Likelihood for UnitNormal {
     }
 }
 
-/// Points around ±2; `poison` batches from the count-th on hold a NaN, `until` before that many.
+/// Points around ±2; `poison` batches from the count-th on hold a NaN, `until` before that many. The first one is drawn to
+/// check contracts.
 #[derive(Default)]
 struct Points {
     batches: AtomicUsize,
@@ -273,7 +274,7 @@ fn a_time_limit_is_shared_as_the_stages_are() {
 #[test]
 fn a_passing_nan_is_rolled_back_and_a_lasting_one_is_an_error() {
     let mut rollbacks = Vec::new();
-    let mut t = trainer(Points { poison: Some((7, 9)), ..Points::default() }, config(20, 0), None);
+    let mut t = trainer(Points { poison: Some((8, 10)), ..Points::default() }, config(20, 0), None);
     let mut observer = |event: &Event<'_>| {
         if let Event::RolledBack { from, to, learning_rate_scale, .. } = event {
             rollbacks.push((*from, *to, *learning_rate_scale));
@@ -284,7 +285,7 @@ fn a_passing_nan_is_rolled_back_and_a_lasting_one_is_an_error() {
     assert_eq!(rollbacks, [(8, 5, 0.5), (6, 5, 0.25)]);
     assert!(t.parameters().tensors().values().all(|v| v.sum_all().unwrap().to_scalar::<f32>().unwrap().is_finite()));
 
-    let mut t = trainer(Points { poison: Some((7, usize::MAX)), ..Points::default() }, config(20, 0), None);
+    let mut t = trainer(Points { poison: Some((8, usize::MAX)), ..Points::default() }, config(20, 0), None);
     let message = t.run(StageSelection::Vae, &Interrupt::default(), &mut ()).unwrap_err().to_string();
     assert!(message.contains("NaN at step 6, after 4 retries"), "{message}");
 }

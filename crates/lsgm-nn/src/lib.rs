@@ -1,16 +1,18 @@
 //! Layers, CPU kernels with hand-written backward passes, optimizers and initialisers for training with candle.
 //!
 //! * [`ops`]: differentiable functions of tensors;
-//! * [`layers`]: functions with parameters, built from [`lsgm_core::Params`];
+//! * layers such as [`Linear`] and [`Conv2d`]: functions with parameters, built from [`lsgm_core::Params`];
 //! * [`backward`]: the backward pass;
+//! * [`Categorical`]: the likelihood of items that are ids;
 //! * [`optim`]: gradients and optimizers;
 //! * [`init`]: how parameters start.
 //!
 //! Results do not depend on the number of threads, bit for bit: work is cut by shape alone.
 
 mod backward;
+mod categorical;
 pub mod init;
-pub mod layers;
+mod layers;
 pub mod ops;
 pub mod optim;
 
@@ -19,6 +21,7 @@ pub mod optim;
 mod kernels;
 
 pub use backward::backward;
+pub use categorical::Categorical;
 pub use kernels::InstructionSet;
 pub use layers::*;
 pub use ops::Activation;

@@ -1,11 +1,14 @@
 //! One file for each command.
 
+mod check;
 mod completions;
 mod data;
 mod evaluate;
 mod finish;
 mod import;
 mod measures;
+mod new_modality;
+mod parts;
 mod sheets;
 mod train;
 mod watch;
@@ -26,8 +29,10 @@ pub(crate) fn run(command: Command, registry: &Registry) -> Result<()> {
         Command::Interpolate(args) => sheets::interpolate(&args, registry),
         Command::Infill(args) => sheets::infill(&args, registry),
         Command::Evaluate(args) => evaluate::run(&args, registry),
+        Command::Check(args) => check::run(&args, registry),
         Command::Import(args) => import::run(&args, registry),
         Command::Data(args) => data::run(&args, registry),
+        Command::NewModality(args) => new_modality::run(&args, registry),
         Command::Completions { shell } => completions::run(shell),
     }
 }

@@ -14,7 +14,7 @@ use crate::config::{Config, Tree};
 use crate::interrupt::StopsTraining;
 use crate::output::Output;
 use crate::registry::Registry;
-use crate::run::{Override, Parts, Run, another_architecture, apply, data_folder, stored_config};
+use crate::run::{Override, Parts, Run, another_architecture, apply, data_override, stored_config};
 use crate::{Error, Result, terminal};
 
 pub(super) fn run(args: &Train, registry: &Registry) -> Result<()> {
@@ -132,22 +132,14 @@ fn check_stage(wanted: StageArgument, now: Stage, folder: &Path) -> Result<()> {
 fn settle(mut tree: Tree, args: &Train, registry: &Registry) -> Result<Config> {
     let seed =
         args.seed.map(|n| i64::try_from(n).map_err(|_| Error::usage(format!("--seed {n}: give at most {}", i64::MAX))));
-    let data = args.data.as_deref().map(data_folder).transpose()?;
-    let data = data.map(|dir| dir.to_str().map(str::to_owned).ok_or_else(|| not_utf8(&dir))).transpose()?;
-    let overrides = [
-        Override::optional("train.seed", "--seed", seed.transpose()?),
-        Override::optional::<String>("data_dir", "--data", data),
-    ];
+    let overrides =
+        [Override::optional("train.seed", "--seed", seed.transpose()?), data_override(args.data.as_deref())?];
     apply(&mut tree, &args.set, overrides.into_iter().flatten())?;
     let mut config = Config::resolve(tree, registry)?;
     if let Some(total) = args.time_budget {
         config.train.limit_time(total, selection(args.stage))?;
     }
     Ok(config)
-}
-
-fn not_utf8(path: &Path) -> Error {
-    Error::usage(format!("{}: the name is not UTF-8, which a config cannot hold", path.display()))
 }
 
 /// The prior's values can be checked only against the latents of the autoencoder, so the model is built once and dropped.

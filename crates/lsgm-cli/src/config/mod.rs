@@ -21,7 +21,8 @@ use tree::Origins;
 pub(crate) use tree::Tree;
 
 /// Keys and sections at the top of a config.
-const TOP: [&str; 8] = ["modality", "data_dir", "data", "autoencoder", "prior", "train", "sample", "evaluate"];
+pub(crate) const TOP: [&str; 8] =
+    ["modality", "data_dir", "data", "autoencoder", "prior", "train", "sample", "evaluate"];
 
 /// A config with every value resolved. It can be written and read back.
 pub(crate) struct Config {

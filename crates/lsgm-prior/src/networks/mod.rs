@@ -18,6 +18,33 @@ pub use unet::{Unet, UnetConfig};
 /// A network that estimates the noise in diffused latents.
 ///
 /// Items must not meet inside (no batch norm): the losses weight each item on its own.
+///
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use lsgm_core::{LatentShape, Pass, Result, Rng};
+/// use lsgm_prior::{Prior, ScoreNetwork, Sde, SdeConfig};
+///
+/// /// The exact network for latents that are all zero under a variance-preserving SDE: the noise is `z_t / σ_t`.
+/// struct Zeros(Sde);
+///
+/// impl ScoreNetwork for Zeros {
+///     fn forward(&self, z_t: &Tensor, t: &Tensor, _: &mut Pass<'_>) -> Result<Tensor> {
+///         let sigma: Vec<f64> = t.to_dtype(DType::F64)?.to_vec1()?.into_iter().map(|t: f64| self.0.sigma(t)).collect();
+///         let sigma = Tensor::new(sigma, t.device())?.to_dtype(z_t.dtype())?.reshape(((), 1, 1))?;
+///         Ok(z_t.broadcast_div(&sigma)?)
+///     }
+/// }
+///
+/// let sde = Sde::new(&SdeConfig::default())?;
+/// let network = Box::new(Zeros(sde));
+/// let prior = Prior::with_network(sde, LatentShape::line(2, 4), 1e-3, None, network)?;
+/// let mut rng = Rng::new(0);
+/// let noise = rng.normal_tensor((3, 2, 4), DType::F32, &Device::Cpu)?;
+/// let z_t = (&noise * sde.sigma(0.5))?;
+/// let found = prior.epsilon_all(&z_t, 0.5, &mut Pass::eval(&mut rng))?;
+/// assert!((found - noise)?.abs()?.max_all()?.to_scalar::<f32>()? < 1e-5);
+/// # Ok::<(), lsgm_core::Error>(())
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a score network",
     note = "implement `lsgm_prior::ScoreNetwork::forward` for it, and add a variant to `NetworkConfig` to choose it by config"
