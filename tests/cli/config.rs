@@ -75,6 +75,7 @@ fn the_command_line_is_checked() {
         ("sample run --count 0 --out a.png", "--count"),
         ("sample run --count 4 --out a.png --solver rk54", "rk45"),
         ("sample run --count 4 --out a.png --steps 0", "--steps"),
+        ("sample run --count 4 --out a.png --grid cosine", "karras"),
         ("evaluate run --split dev", "val"),
         ("evaluate run --bound elbo", "iw:K"),
         ("evaluate run --bound iw:0", "iw:16"),
@@ -85,6 +86,30 @@ fn the_command_line_is_checked() {
         let finished = bench.lsgm(line);
         assert_eq!(finished.code, Some(2), "{line}: {}", finished.stderr);
         assert!(finished.stderr.contains(part) && !finished.stderr.contains("panicked"), "{line}: {}", finished.stderr);
+    }
+}
+
+#[test]
+fn the_prior_and_its_solvers_say_what_cannot_be_done() {
+    let bench = Bench::trained();
+    for (line, parts) in [
+        ("sample run --count 2 --out a.png --tol 0", &["sample.tolerance", "above 0"][..]),
+        ("sample run --count 2 --out a.png --tol nan", &["sample.tolerance"]),
+        ("evaluate run --set evaluate.ode_tolerance=0", &["evaluate.ode_tolerance", "positive"]),
+        ("evaluate run --set evaluate.ode_probes=0", &["evaluate.ode_probes", "at least 1"]),
+        ("evaluate run --set evaluate.ode_trace=\"some\"", &["rademacher", "exact"]),
+        ("train tiny.toml --out x --set sample.solver=\"rk54\"", &["rk54", "dpm-solver-2m"]),
+        ("train tiny.toml --out x --set sample.solver=\"heun\" --set sample.steps=0", &["sample.steps", "at least 1"]),
+        ("train tiny.toml --out x --set prior.t_eps=1.5", &["prior.t_eps", "between 0 and 1"]),
+        ("train tiny.toml --out x --set prior.t_eps=0", &["prior.t_eps", "1e-5 to 1e-2"]),
+        ("train tiny.toml --out x --set train.lsgm.weighting=\"ll\"", &["ll-iw"]),
+        (
+            "train tiny.toml --out x --set train.lsgm.algorithm=2 --set train.lsgm.weighting=\"un-iw\" --set prior.sde={kind=\"geometric\"}",
+            &["train.lsgm.weighting", "re-iw"],
+        ),
+        ("train tiny.toml --out x --set train.lsgm.kl_balance=true", &["train.lsgm.kl_balance", "kl_annealing"]),
+    ] {
+        bench.lsgm(line).fails(2, parts);
     }
 }
 

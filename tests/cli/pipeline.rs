@@ -92,6 +92,30 @@ fn bounds_are_reported_under_their_own_names() {
 }
 
 #[test]
+fn samples_are_measured_in_a_feature_space_that_is_named_and_kept() {
+    let bench = Bench::trained();
+    let line = "evaluate run --limit 6 --bound nelbo --samples 60 --solver heun --steps 4 --json m.json";
+    let table = bench.lsgm(line).succeeds().stdout;
+    let json: Value = serde_json::from_slice(&std::fs::read(bench.path("m.json")).unwrap()).unwrap();
+    let measures = json["measures"]["samples"].as_array().unwrap();
+    let value = |name: &str| {
+        let found = measures.iter().find(|m| m["name"] == name).unwrap_or_else(|| panic!("no {name} in {json}"));
+        found["value"].as_f64().unwrap()
+    };
+    // A tiny model is far from its data, the data are not.
+    assert!(value("frechet_distance") > 3.0 * value("frechet_floor"), "{json}");
+    for name in ["precision", "recall", "coverage", "mean_confidence", "feature_accuracy"] {
+        assert!((0.0..=1.0).contains(&value(name)), "{name}: {json}");
+    }
+    assert!(value("class_entropy") <= 10f64.ln() + 1e-6 && value("density") >= 0.0);
+    assert!(table.contains("lsgm-features v1, 10 labels") && table.contains("60 samples, heun: 8 NFE"), "{table}");
+    let kept = bench.files("cache");
+    assert!(kept.len() == 1 && kept[0].starts_with("features-v1-"), "{kept:?}");
+    bench.lsgm(line).succeeds();
+    assert_eq!(bench.files("cache"), kept);
+}
+
+#[test]
 fn a_film_and_the_way_through_the_prior() {
     let bench = Bench::trained();
     bench.lsgm("sample run --count 9 --out s.png --film f.png --solver heun --steps 5").succeeds();

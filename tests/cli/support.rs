@@ -80,7 +80,7 @@ impl Bench {
         for name in ["LSGM_LOG", "RUST_BACKTRACE", "HF_TOKEN", "HF_ENDPOINT", "HF_HUB_CACHE", "RAYON_NUM_THREADS"] {
             command.env_remove(name);
         }
-        command.env("HF_HOME", self.path("hf")).env("HF_HUB_OFFLINE", "1");
+        command.env("HF_HOME", self.path("hf")).env("HF_HUB_OFFLINE", "1").env("LSGM_CACHE", self.path("cache"));
         command
     }
 

@@ -1,7 +1,9 @@
 use std::path::Path;
 
-use candle_core::Tensor;
-use lsgm_core::{Arrangement, Artifact, Assets, Autoencoder, Dataset, Error, Modality, Params, Result, Split};
+use candle_core::{DType, Tensor};
+use lsgm_core::{
+    Arrangement, Artifact, Assets, Autoencoder, Dataset, Error, Measure, Modality, Params, Result, Rng, Split, Yardstick,
+};
 use lsgm_data::BinaryConfig;
 use lsgm_image::{ImageShape, Nvae, PixelLikelihood, grid};
 
@@ -53,6 +55,21 @@ impl Modality for Binary {
     fn render(&self, items: &Tensor, arrangement: Arrangement) -> Result<Vec<Artifact>> {
         Ok(vec![grid(items, arrangement)?])
     }
+
+    fn measure_samples(&self, samples: &Tensor, yardstick: &mut Yardstick<'_>) -> Result<Vec<Measure>> {
+        let train = self.dataset(Split::Train, yardstick.data_dir)?;
+        let test = self.dataset(Split::Test, yardstick.data_dir)?;
+        let space = lsgm_measure::FeatureSpace::open(train.as_ref(), yardstick)?;
+        let samples = draw(samples, yardstick.rng)?;
+        lsgm_measure::compare(&space, &samples, test.as_ref(), train.as_ref(), yardstick)
+    }
+}
+
+/// Black and white pixels where `means` says how likely white is: the data have no grey, and pixels are independent given
+/// the latents.
+fn draw(means: &Tensor, rng: &mut Rng) -> Result<Tensor> {
+    let threshold = rng.uniform_tensor(means.shape().clone(), means.dtype(), means.device())?;
+    Ok(threshold.lt(means)?.to_dtype(DType::F32)?)
 }
 
 fn shape(data: &BinaryConfig) -> ImageShape {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use lsgm_core::Split;
-use lsgm_prior::solvers::Solver;
+use lsgm_prior::solvers::{Grid, Solver};
 
 /// Train, sample and evaluate latent score-based generative models.
 #[derive(Debug, Parser)]
@@ -138,6 +138,10 @@ pub(crate) struct SolverChoice {
     /// Steps of the solvers other than rk45, in place of sample.steps
     #[arg(long, value_name = "N", value_parser = positive())]
     pub(crate) steps: Option<usize>,
+
+    /// How these steps are spread over time, in place of sample.grid
+    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(Grid::ALL.map(Grid::name)))]
+    pub(crate) grid: Option<String>,
 
     /// Relative and absolute tolerance of rk45, in place of sample.tolerance
     #[arg(long, value_name = "X")]

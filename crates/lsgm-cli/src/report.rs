@@ -100,6 +100,9 @@ pub(crate) fn table(report: &Report<'_>) -> String {
     let _ = write!(text, "{} items of the {} split in {}", e.n, report.split, format_duration(e.seconds));
     if let Some(ode) = &e.ode {
         let _ = write!(text, "; ODE: {} items, {:.0} NFE, {}", ode.n, ode.nfe, format_duration(ode.seconds));
+        if let Some(error) = ode.probe_stderr {
+            let _ = write!(text, ", {error:.3} nats of the standard error from the trace");
+        }
     }
     if let Some(iw) = &e.iw {
         let _ = write!(text, "; IW: {} items, {:.0} NFE, {}", iw.n, iw.nfe, format_duration(iw.seconds));

@@ -3,7 +3,7 @@ use std::time::Duration;
 use lsgm_core::{Error, Result};
 use lsgm_nn::optim::{OptimizerConfig, OptimizerKind};
 use lsgm_prior::solvers::{Grid, Solver, SolverConfig};
-use lsgm_prior::{Sde, Weighting};
+use lsgm_prior::{OdeOptions, Sde, Trace, Weighting};
 use serde::{Deserialize, Serialize};
 
 use crate::budget::{Budget, seconds};
@@ -247,7 +247,10 @@ pub struct EvaluateConfig {
     pub ode_items: usize,
     /// Relative and absolute tolerance of the ODE likelihood.
     pub ode_tolerance: f64,
-    /// Hutchinson probes for each item in the ODE likelihood.
+    /// How the divergence in the ODE likelihood is found: by Hutchinson's estimator with `rademacher` or `gaussian`
+    /// probes, or `exact`, by as many backward passes as a latent has dimensions.
+    pub ode_trace: Trace,
+    /// Hutchinson probes for each item in the ODE likelihood; with two or more, their standard error is reported.
     pub ode_probes: usize,
     /// Number of items, from the start of the split, whose importance-weighted bound is computed; 0 skips it.
     pub iw_items: usize,
@@ -273,6 +276,7 @@ impl Default for EvaluateConfig {
             time_samples: 8,
             ode_items: 500,
             ode_tolerance: 1e-3,
+            ode_trace: Trace::Rademacher,
             ode_probes: 1,
             iw_items: 0,
             iw_samples: 8,
@@ -507,6 +511,16 @@ impl SampleConfig {
 }
 
 impl EvaluateConfig {
+    /// The options of the ODE likelihood.
+    pub(crate) fn ode_options(&self) -> OdeOptions {
+        OdeOptions {
+            tolerance: self.ode_tolerance,
+            trace: self.ode_trace,
+            probes: self.ode_probes,
+            ..OdeOptions::default()
+        }
+    }
+
     /// Check every value.
     ///
     /// # Errors

@@ -2,7 +2,7 @@ use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
 use lsgm_core::{Dataset, Error, Pass, Result, Rng, nats_to_bits};
-use lsgm_prior::{OdeOptions, Weighting, ode_log_prob};
+use lsgm_prior::{Trace, Weighting, ode_log_prob};
 use serde::Serialize;
 
 use crate::config::EvaluateConfig;
@@ -56,6 +56,11 @@ pub struct OdeEvaluation {
     pub nelbo_ode: Estimate,
     /// The cross-entropy NELBO on the same items.
     pub nelbo_same_items: Estimate,
+    /// The part of the standard error of `nelbo_ode` that the probes of the trace estimator bring, in nats; absent for a
+    /// single probe. The exact trace brings none.
+    pub probe_stderr: Option<f64>,
+    /// How the trace was found.
+    pub trace: Trace,
     /// Number of items.
     pub n: usize,
     /// Function evaluations of the solver, averaged over batches.
@@ -136,7 +141,7 @@ pub fn evaluate(
     let mut ode_rng = root.fork("ode");
     let mut iw_rng = root.fork("importance");
     let mut terms = Terms::default();
-    let mut ode = OdeTerms::default();
+    let mut ode = OdeTerms { trace: config.ode_trace, ..OdeTerms::default() };
     let mut iw = ImportanceTerms::default();
     for start in (0..n).step_by(config.batch_size) {
         let indices: Vec<usize> = (start..(start + config.batch_size).min(n)).collect();
@@ -235,7 +240,10 @@ fn cross_entropy(model: &Model, z0: &Tensor, samples: usize, rng: &mut Rng) -> R
 
 #[derive(Default)]
 struct OdeTerms {
+    trace: Trace,
     log_p: Vec<f64>,
+    /// Standard errors over the probes, where there are several.
+    probe_errors: Vec<f64>,
     nfe: f64,
     batches: f64,
     seconds: f64,
@@ -244,10 +252,11 @@ struct OdeTerms {
 impl OdeTerms {
     fn add(&mut self, model: &Model, z0: &Tensor, config: &EvaluateConfig, rng: &mut Rng) -> Result<()> {
         let clock = Instant::now();
-        let options =
-            OdeOptions { tolerance: config.ode_tolerance, probes: config.ode_probes, ..OdeOptions::default() };
-        let found = ode_log_prob(&model.prior, z0, &options, rng)?;
+        let found = ode_log_prob(&model.prior, z0, &config.ode_options(), rng)?;
         extend(&mut self.log_p, &found.log_p)?;
+        if let Some(error) = &found.standard_error {
+            extend(&mut self.probe_errors, error)?;
+        }
         self.nfe += found.nfe as f64;
         self.batches += 1.0;
         self.seconds += clock.elapsed().as_secs_f64();
@@ -264,6 +273,12 @@ impl OdeTerms {
         Some(OdeEvaluation {
             nelbo_ode: Estimate::nats(&with_ode),
             nelbo_same_items: Estimate::nats(&nelbo[..n]),
+            probe_stderr: match (self.trace, self.probe_errors.as_slice()) {
+                (Trace::Exact, _) => Some(0.0),
+                (_, []) => None,
+                (_, errors) => Some(errors.iter().map(|e| e * e).sum::<f64>().sqrt() / errors.len() as f64),
+            },
+            trace: self.trace,
             n,
             nfe: self.nfe / self.batches,
             seconds: self.seconds,

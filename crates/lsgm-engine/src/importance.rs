@@ -2,7 +2,7 @@ use std::time::Instant;
 
 use candle_core::{DType, Tensor};
 use lsgm_core::{Pass, Result, Rng};
-use lsgm_prior::{OdeOptions, ode_log_prob};
+use lsgm_prior::ode_log_prob;
 use serde::Serialize;
 
 use crate::config::EvaluateConfig;
@@ -56,10 +56,8 @@ impl ImportanceTerms {
     /// log p(x|z) p(z) / q(z|x) of one posterior sample for each item.
     fn log_weights(&mut self, model: &Model, x: &Tensor, config: &EvaluateConfig, rng: &mut Rng) -> Result<Vec<f64>> {
         let (posterior, likelihood) = model.autoencoder.reconstruct(x, &mut Pass::eval(rng))?;
-        let options =
-            OdeOptions { tolerance: config.ode_tolerance, probes: config.ode_probes, ..OdeOptions::default() };
         let z0 = posterior.latents()?.prior.detach();
-        let found = ode_log_prob(&model.prior, &z0, &options, rng)?;
+        let found = ode_log_prob(&model.prior, &z0, &config.ode_options(), rng)?;
         self.nfe += found.nfe as f64;
         self.solves += 1.0;
         let mut weight = ((likelihood.log_prob(x)? - posterior.log_q()?)?.to_dtype(DType::F64)? + found.log_p)?;

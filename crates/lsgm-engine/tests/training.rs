@@ -14,7 +14,7 @@ use lsgm_engine::{
     Trainer, evaluate, interpolate, reconstruct, sample,
 };
 use lsgm_nn::Linear;
-use lsgm_prior::{PriorConfig, Weighting};
+use lsgm_prior::{PriorConfig, Trace, Weighting};
 
 struct Linearly {
     encoder: Linear,
@@ -305,6 +305,19 @@ fn a_trained_model_is_evaluated_sampled_and_interpolated() {
     let ode = after.ode.unwrap();
     assert!((ode.nelbo_ode.mean - ode.nelbo_same_items.mean).abs() < 0.5, "{ode:?}");
     assert!((after.gain.mean - (after.nelbo_normal_prior.mean - after.nelbo.mean)).abs() < 1e-9);
+    assert!(ode.probe_stderr.is_none(), "one probe has no spread");
+    let traced = |ode_trace, ode_probes| {
+        let config = EvaluateConfig { ode_trace, ode_probes, ..evaluation.clone() };
+        let found = evaluate(&frozen, &Points::default(), 3, Some(48), &config, &Device::Cpu, &mut |_| {}).unwrap();
+        let ode = found.ode.unwrap();
+        (ode.nelbo_ode.mean, ode.probe_stderr.unwrap())
+    };
+    let (exact, none) = traced(Trace::Exact, 1);
+    assert_eq!(none, 0.0);
+    for trace in [Trace::Rademacher, Trace::Gaussian] {
+        let (estimate, error) = traced(trace, 4);
+        assert!(error > 0.0 && (estimate - exact).abs() < 4.0 * error, "{trace:?}: {estimate} {exact} {error}");
+    }
 
     let mut rng = Rng::new(4);
     let config = SampleConfig { batch_size: 3, ..SampleConfig::default() };

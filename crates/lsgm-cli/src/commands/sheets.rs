@@ -35,6 +35,7 @@ pub(super) fn solver_overrides(choice: &SolverChoice) -> Vec<Override> {
     let overrides = [
         Override::optional("sample.solver", "--solver", choice.solver.clone()),
         Override::optional("sample.steps", "--steps", steps),
+        Override::optional("sample.grid", "--grid", choice.grid.clone()),
         Override::optional("sample.tolerance", "--tol", choice.tol),
         Override::optional("sample.temperature", "--temperature", choice.temperature),
     ];

@@ -17,6 +17,18 @@ pub enum Grid {
 }
 
 impl Grid {
+    /// Every grid.
+    pub const ALL: [Self; 3] = [Self::Uniform, Self::LogSnr, Self::Karras];
+
+    /// The name in configs and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Uniform => "uniform",
+            Self::LogSnr => "log-snr",
+            Self::Karras => "karras",
+        }
+    }
+
     /// `steps + 1` falling times from 1 to `t_eps`.
     ///
     /// # Errors
@@ -57,7 +69,7 @@ mod tests {
     fn grids_fall_from_one_to_the_cut_off() {
         for config in SdeConfig::all_defaults() {
             let sde = Sde::new(&config).unwrap();
-            for grid in [Grid::Uniform, Grid::LogSnr, Grid::Karras] {
+            for grid in Grid::ALL {
                 let times = grid.times(&sde, 10, 1e-3).unwrap();
                 assert_eq!((times.len(), times[0], times[10]), (11, 1.0, 1e-3));
                 assert!(times.windows(2).all(|w| w[0] > w[1]), "{config:?} {grid:?} {times:?}");
