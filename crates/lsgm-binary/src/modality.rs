@@ -2,7 +2,8 @@ use std::path::Path;
 
 use candle_core::{DType, Tensor};
 use lsgm_core::{
-    Arrangement, Artifact, Assets, Autoencoder, Dataset, Error, Measure, Modality, Params, Result, Rng, Split, Yardstick,
+    Arrangement, Artifact, Assets, Autoencoder, Dataset, Error, Measure, Modality, Params, Result, Rng, Split,
+    Yardstick,
 };
 use lsgm_data::BinaryConfig;
 use lsgm_image::{ImageShape, Nvae, PixelLikelihood, grid};

@@ -341,7 +341,7 @@ fn sounds_of(source: &SoundSource, part: &str, dir: &Path, tried: &mut Vec<Strin
 fn any_sounds(part: &str, dir: &Path, tried: &mut Vec<String>) -> Result<Option<Located>> {
     tried.push(format!("{part}.txt, {part}/ or files of sound in {}", dir.display()));
     let files = parted(part, dir)?;
-    if !files.is_empty() || !parted("train", dir)?.is_empty() || !shards(dir, part)?.is_empty() {
+    if !files.is_empty() || !parted("train", dir)?.is_empty() || !shards(dir, part, &["parquet"])?.is_empty() {
         return Ok(some_sounds(files, dir));
     }
     Ok(some_sounds(split_by_name(part, dir)?, dir))
