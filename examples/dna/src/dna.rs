@@ -3,7 +3,7 @@
 //! The sequences are drawn on the spot: independent nucleotides in which motifs are planted, each with a probability of
 //! its own and at one of eight places. What a sample has to get right is therefore known exactly.
 
-use lsgm::nn::{Conv1d, Embedding, GroupNorm};
+use lsgm::nn::{Conv1d, Embedding, GroupNorm, Linear};
 use lsgm::prelude::*;
 use ops::{Activation, Conv1dConfig, upsample_nearest1d};
 use serde::{Deserialize, Serialize};
@@ -34,13 +34,13 @@ impl Default for Data {
 pub(crate) struct Model {
     /// Channels of the convolutions, a multiple of 8.
     channels: usize,
-    /// Channels of the latent, which is a quarter as long as a sequence.
+    /// Dimensions of the latent.
     latent_channels: usize,
 }
 
 impl Default for Model {
     fn default() -> Self {
-        Self { channels: 64, latent_channels: 4 }
+        Self { channels: 64, latent_channels: 16 }
     }
 }
 
@@ -144,50 +144,50 @@ impl Block {
     }
 }
 
-/// Two halvings to the latent, two doublings back.
+/// Two halvings to a latent of one position, two doublings back.
 struct Vae {
-    shape: LatentShape,
+    model: Model,
     embedding: Embedding,
-    down: Vec<Block>,
-    enter: Conv1d,
-    /// What tells the decoder where it is, `[1, channels, length / 4]`.
-    position: Tensor,
-    up: Vec<Block>,
+    down: [Block; 2],
+    posterior: Linear,
+    enter: Linear,
+    up: [Block; 3],
 }
 
 impl Vae {
     fn new(length: usize, model: &Model, params: &Params) -> Result<Self> {
-        let (c, latent) = (model.channels, model.latent_channels);
+        let (c, latent, inner) = (model.channels, model.latent_channels, model.channels * length / 4);
         let (enc, dec) = (params.pp("encoder"), params.pp("decoder"));
-        let down = |i: usize, outputs, stride| Block::new(c, outputs, stride, &enc.pp("down").pp(i));
+        let down = |i: usize| Block::new(c, c, 2, &enc.pp("down").pp(i));
         let up = |i: usize, outputs| Block::new(c, outputs, 1, &dec.pp("up").pp(i));
         Ok(Self {
-            shape: LatentShape::line(latent, length / 4),
+            model: model.clone(),
             embedding: Embedding::new(4, c, &enc.pp("embedding"))?,
-            down: vec![down(0, c, 2)?, down(1, c, 2)?, down(2, 2 * latent, 1)?],
-            enter: Conv1d::new(latent, c, 5, Conv1dConfig::same(5), true, &dec.pp("enter"))?,
-            position: dec.get("position", (1, c, length / 4), nn::init::Init::Normal(0.5))?,
-            up: vec![up(0, c)?, up(1, c)?, up(2, 4)?],
+            down: [down(0)?, down(1)?],
+            posterior: Linear::new(inner, 2 * latent, true, &enc.pp("posterior"))?,
+            enter: Linear::new(latent, inner, true, &dec.pp("enter"))?,
+            up: [up(0, c)?, up(1, c)?, up(2, 4)?],
         })
     }
 }
 
 impl Encoder for Vae {
     fn latent_shape(&self) -> LatentShape {
-        self.shape
+        LatentShape::line(self.model.latent_channels, 1)
     }
 
     fn encode(&self, x: &Tensor, pass: &mut Pass<'_>) -> Result<Posterior> {
         let h = self.embedding.forward(x)?.transpose(1, 2)?.contiguous()?;
-        let halves = self.down.iter().try_fold(h, |h, block| block.forward(&h))?.chunk(2, 1)?;
+        let h = self.down[1].forward(&self.down[0].forward(&h)?)?.flatten_from(1)?;
+        let halves = self.posterior.forward(&h)?.unsqueeze(2)?.chunk(2, 1)?;
         Posterior::normal(soft_clamp(&halves[0], 5.0)?, soft_clamp(&halves[1], 5.0)?, pass.rng)
     }
 }
 
 impl Decoder for Vae {
     fn decode(&self, z: &Latents, _: &mut Pass<'_>) -> Result<Box<dyn Likelihood>> {
-        let h = self.up[0].forward(&self.enter.forward(&z.prior)?.broadcast_add(&self.position)?)?;
-        let h = self.up[1].forward(&upsample_nearest1d(&h, 2)?)?;
+        let h = self.enter.forward(&z.prior.flatten_from(1)?)?.reshape((z.prior.dim(0)?, self.model.channels, ()))?;
+        let h = self.up[1].forward(&upsample_nearest1d(&self.up[0].forward(&h)?, 2)?)?;
         let logits = self.up[2].forward(&upsample_nearest1d(&h, 2)?)?;
         Ok(Box::new(Categorical::new(logits.transpose(1, 2)?.contiguous()?)))
     }

@@ -106,7 +106,7 @@ impl Sources {
                 continue;
             }
             docs.insert(name.clone(), item.docs.clone());
-            if item.attributes.contains("Deserialize") && item.line.ends_with('{') {
+            if is_section(&item) {
                 let body = lines.block();
                 let body = match kind {
                     "struct" => Body::Struct(fields(&body, 4)),
@@ -117,10 +117,17 @@ impl Sources {
         }
     }
 
-    /// The type `name` as `krate` sees it: its own, else the only one of that name.
+    /// The type `name` as `krate` sees it: of the crate that its path begins with, else its own, else the only one of that
+    /// name.
     pub(super) fn find(&self, krate: &str, name: &str) -> Option<(&str, &Type)> {
-        let name = name.rsplit("::").next().unwrap_or(name);
-        if let Some(((krate, _), found)) = self.types.get_key_value(&(krate.to_owned(), name.to_owned())) {
+        let (krate, name) = match name.rsplit_once("::") {
+            Some((path, name)) if path.starts_with("lsgm_") => {
+                (path.split("::").next().unwrap_or(path).replace('_', "-"), name)
+            }
+            Some((_, name)) => (krate.to_owned(), name),
+            None => (krate.to_owned(), name),
+        };
+        if let Some(((krate, _), found)) = self.types.get_key_value(&(krate.clone(), name.to_owned())) {
             return Some((krate, found));
         }
         let mut named = self.types.iter().filter(|((_, n), _)| n == name);
@@ -130,6 +137,12 @@ impl Sources {
             _ => None,
         }
     }
+}
+
+/// Whether a config is read to this type key by key; other types are values to the reader.
+fn is_section(item: &Item) -> bool {
+    let as_value = ["untagged", "transparent", "try_from", "from"].iter().any(|word| has_word(&item.attributes, word));
+    has_word(&item.attributes, "Deserialize") && item.line.ends_with('{') && !as_value
 }
 
 /// What a line at the outermost level declares: `struct`, `enum`, or `impl` of a modality, and its name.
