@@ -8,6 +8,7 @@ mod files;
 mod images;
 mod import;
 mod modality;
+mod nvae;
 mod pipeline;
 mod runs;
 mod sound;

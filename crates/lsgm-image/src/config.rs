@@ -181,6 +181,9 @@ impl NvaeConfig {
     }
 
     fn validate_size(&self, image: &ImageShape) -> Result<()> {
+        if self.padding > image.height.min(image.width) {
+            return refuse("padding", format!("{} is a border wider than the image", self.padding));
+        }
         let halvings = self.halvings();
         let factor = 1usize.checked_shl(halvings as u32).unwrap_or(0);
         let (height, width) = self.padded(image);
@@ -269,6 +272,7 @@ mod tests {
             (refused(|c| c.progressive_input = true, GREY), "autoencoder.progressive_input"),
             (refused(|c| c.log_sigma_clamp = f64::NAN, GREY), "autoencoder.log_sigma_clamp"),
             (refused(|c| c.padding = 1, GREY), "30×30 images"),
+            (refused(|c| c.padding = usize::MAX, GREY), "autoencoder.padding"),
             (refused(|_| (), ImageShape { height: 27, ..GREY }), "27×28 images"),
             (refused(|_| (), ImageShape { bits: 17, ..GREY }), "data.bits"),
             (
