@@ -161,6 +161,7 @@ fn networks() -> Vec<NetworkConfig> {
     found.push(NetworkConfig::Ncsnpp(cat));
     let transformer =
         TransformerConfig { channels: 16, blocks: 2, heads: 2, embedding: 8, ..TransformerConfig::default() };
+    found.push(NetworkConfig::Transformer(TransformerConfig { open_gates: true, ..transformer.clone() }));
     found.push(NetworkConfig::Transformer(transformer));
     found
 }

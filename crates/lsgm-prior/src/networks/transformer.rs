@@ -29,6 +29,10 @@ pub struct TransformerConfig {
     pub embedding: usize,
     /// What `t` is multiplied with before its sinusoidal features.
     pub embedding_scale: f64,
+    /// Let the blocks take part from the first step: their gates start at 1, and the embeddings of times and positions at
+    /// full size. Published DiTs have their blocks grow in from nothing, which takes longer than a short training lasts.
+    /// Either way the network starts as zero.
+    pub open_gates: bool,
 }
 
 impl Default for TransformerConfig {
@@ -42,6 +46,7 @@ impl Default for TransformerConfig {
             dropout: 0.0,
             embedding: 256,
             embedding_scale: 1000.0,
+            open_gates: false,
         }
     }
 }
@@ -104,15 +109,19 @@ impl Transformer {
             let weight = init::glorot_uniform(inputs, outputs);
             Linear::new_with(inputs, outputs, Some(init::zeros()), weight, &params.pp(name))
         };
+        let open = config.open_gates;
         let time = |inputs, name: &str| {
-            Linear::new_with(inputs, width, Some(init::zeros()), Init::Normal(0.02), &params.pp(name))
+            let weight = if open { init::glorot_uniform(inputs, width) } else { Init::Normal(0.02) };
+            Linear::new_with(inputs, width, Some(init::zeros()), weight, &params.pp(name))
         };
+        // As large as the tokens, so that the layer norm does not hide the tokens' length.
+        let position = Init::Normal(if open { 0.3 } else { 0.02 });
         Ok(Self {
             patches,
             features: TimeEmbedding { scale: config.embedding_scale, ..TimeEmbedding::new(config.embedding) },
             time: [time(config.embedding, "t_embedder.mlp.0")?, time(width, "t_embedder.mlp.2")?],
             enter: linear(patches.width(), width, "x_embedder")?,
-            position: params.get("pos_embed", (1, patches.count(), width), Init::Normal(0.02))?,
+            position: params.get("pos_embed", (1, patches.count(), width), position)?,
             blocks: (0..config.blocks)
                 .map(|i| Block::new(config, &params.pp("blocks").pp(i)))
                 .collect::<Result<_>>()?,
@@ -142,7 +151,8 @@ impl ScoreNetwork for Transformer {
     }
 }
 
-/// Attention and a feed-forward layer, each scaled, shifted and gated by the time; the identity at the start.
+/// Attention and a feed-forward layer, each scaled, shifted and gated by the time; the identity at the start, unless the
+/// gates are open.
 #[derive(Debug)]
 struct Block {
     norm: Norm,
@@ -150,6 +160,8 @@ struct Block {
     feed_forward: [Linear; 2],
     modulation: Linear,
     dropout: Dropout,
+    /// What is added to both gates.
+    open: f64,
 }
 
 impl Block {
@@ -165,6 +177,7 @@ impl Block {
             feed_forward: [linear(width, wide, "mlp.fc1")?, linear(wide, width, "mlp.fc2")?],
             modulation: zero_linear(width, 6 * width, &params.pp("adaLN_modulation.1"))?,
             dropout: Dropout { p: config.dropout },
+            open: f64::from(u8::from(config.open_gates)),
         })
     }
 
@@ -172,11 +185,11 @@ impl Block {
         let parts = modulations(&self.modulation, embedding, 6)?;
         let [shift1, scale1, gate1, shift2, scale2, gate2] = parts.as_slice() else { return Err(wrong_modulation()) };
         let mixed = self.attention.forward(&self.norm.modulated(x, shift1, scale1)?)?;
-        let x = (x + mixed.broadcast_mul(gate1)?)?;
+        let x = (x + mixed.broadcast_mul(&(gate1 + self.open)?)?)?;
         let [first, second] = &self.feed_forward;
         let wide = gelu(&first.forward(&self.norm.modulated(&x, shift2, scale2)?)?)?;
         let fed = second.forward(&self.dropout.forward(&wide, pass)?)?;
-        Ok((&x + fed.broadcast_mul(gate2)?)?)
+        Ok((&x + fed.broadcast_mul(&(gate2 + self.open)?)?)?)
     }
 }
 
