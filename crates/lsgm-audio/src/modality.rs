@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use lsgm_core::{
     Arrangement, Artifact, Assets, Autoencoder, Dataset, Measure, Modality, Params, Result, Split, Yardstick,
     nats_to_bits,
@@ -8,7 +8,9 @@ use lsgm_core::{
 use lsgm_data::SoundConfig;
 
 use crate::config::{LikelihoodConfig, ModelConfig, WaveConfig};
-use crate::measures::{Baselines, Grid, clips, mean_of, measure_pairs, spectral_flatness};
+use crate::measures::{
+    Baselines, Grid, MelPlanes, clips, compare, mean_of, measure_pairs, recognition, spectral_flatness,
+};
 use crate::render::render;
 use crate::vae::WaveVae;
 
@@ -33,6 +35,30 @@ impl Audio {
             Err(e) if e.is_input() => self.open(Split::Val, dir).or_else(|_| self.open(Split::Train, dir)),
             other => other,
         }
+    }
+
+    /// The training split, if it is at hand: a model is evaluated where its training data are not, too.
+    fn train(&self, dir: Option<&Path>) -> Result<Option<lsgm_data::SoundClips>> {
+        match self.open(Split::Train, dir) {
+            Err(e) if e.is_input() => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
+    /// The labels of clips that are the first of the test split or of the validation split.
+    fn labels_of(&self, clips: &Tensor, yardstick: &mut Yardstick<'_>) -> Result<Option<Vec<u32>>> {
+        let count = clips.dim(0)?;
+        for split in [Split::Test, Split::Val] {
+            let Ok(data) = self.open(split, yardstick.data_dir) else { continue };
+            let indices: Vec<usize> = (0..count.min(data.len())).collect();
+            let batch = data.batch(&indices, yardstick.rng)?;
+            let same = batch.x.dims() == clips.dims()
+                && (batch.x - clips.to_device(&Device::Cpu)?)?.abs()?.max_all()?.to_scalar::<f32>()? == 0.0;
+            if let (true, Some(labels)) = (same, batch.labels) {
+                return Ok(Some(labels.to_vec1::<u32>()?));
+            }
+        }
+        Ok(None)
     }
 
     fn grid(&self) -> Grid {
@@ -100,31 +126,37 @@ impl Modality for Audio {
         &self,
         originals: &Tensor,
         reconstructions: &Tensor,
-        _: &mut Yardstick<'_>,
+        yardstick: &mut Yardstick<'_>,
     ) -> Result<Vec<Measure>> {
-        measure_pairs(originals, reconstructions, self.data.sample_rate)
+        let mut measures = measure_pairs(originals, reconstructions, self.data.sample_rate)?;
+        if let (Some(train), Some(labels)) = (self.train(yardstick.data_dir)?, self.labels_of(originals, yardstick)?) {
+            let train = MelPlanes::new(train, self.data.sample_rate);
+            measures.extend(recognition(originals, reconstructions, &labels, &train, yardstick)?);
+        }
+        Ok(measures)
     }
 
     fn measure_samples(&self, samples: &Tensor, yardstick: &mut Yardstick<'_>) -> Result<Vec<Measure>> {
-        let data = self.reference(yardstick.data_dir)?;
-        let indices: Vec<usize> = (0..data.len().min(COMPARED)).collect();
-        let data = clips(&data.batch(&indices, yardstick.rng)?.x)?;
-        let window = ((f64::from(self.data.sample_rate) * 0.032) as usize).next_power_of_two();
+        let (rate, reference) = (self.data.sample_rate, self.reference(yardstick.data_dir)?);
+        let indices: Vec<usize> = (0..reference.len().min(COMPARED)).collect();
+        let data = clips(&reference.batch(&indices, yardstick.rng)?.x)?;
+        let window = ((f64::from(rate) * 0.032) as usize).next_power_of_two();
         let flatness = |clips: &[Vec<f32>]| clips.iter().map(|c| spectral_flatness(c, window)).collect::<Vec<_>>();
         let meaning = |of: &str| format!("{of}: geometric over arithmetic mean of the power spectrum; noise has -2.5");
-        let measures = [
+        let flat = [
             mean_of("spectral_flatness", flatness(&clips(samples)?), "dB", meaning("samples")),
             mean_of("spectral_flatness_of_data", flatness(&data), "dB", meaning("test clips")),
         ];
-        Ok(measures.into_iter().flatten().collect())
+        let mut measures: Vec<Measure> = flat.into_iter().flatten().collect();
+        if let Some(train) = self.train(yardstick.data_dir)? {
+            let (train, reference) = (MelPlanes::new(train, rate), MelPlanes::new(reference, rate));
+            measures.extend(compare(samples, &train, &reference, yardstick)?);
+        }
+        Ok(measures)
     }
 
     fn measure_baselines(&self, split: Split, yardstick: &mut Yardstick<'_>) -> Result<Vec<Measure>> {
-        let train = match self.open(Split::Train, yardstick.data_dir) {
-            // A model is evaluated where its training data are not, too.
-            Err(e) if e.is_input() => return Ok(Vec::new()),
-            other => other?,
-        };
+        let Some(train) = self.train(yardstick.data_dir)? else { return Ok(Vec::new()) };
         let baselines = Baselines::fit(self.grid(), &train, yardstick.rng)?;
         (yardstick.progress)(0.5);
         baselines.measure(&self.open(split, yardstick.data_dir)?, yardstick.rng)

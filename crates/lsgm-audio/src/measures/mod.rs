@@ -2,6 +2,7 @@
 
 mod baselines;
 mod features;
+mod planes;
 mod reconstruction;
 
 use candle_core::{DType, Device, Tensor};
@@ -9,6 +10,7 @@ use lsgm_core::{Measure, Result};
 
 pub(crate) use baselines::{Baselines, Grid};
 pub(crate) use features::spectral_flatness;
+pub(crate) use planes::{MelPlanes, compare, recognition};
 pub(crate) use reconstruction::measure_pairs;
 pub use reconstruction::{log_spectral_distance, scale_invariant_ratio, stft_distance};
 
