@@ -1,14 +1,14 @@
 //! Power iteration for the largest singular value of a matrix.
 
-use super::{Float, Isa, dispatch, sums};
+use super::{Float, Isa, dispatch, sums_in};
 
 /// Vectors shorter than this are divided by it in place of their length.
 const SHORTEST: f64 = 1e-3;
 
 /// Scale `x` to length 1 and return its former length.
 #[inline(always)]
-fn normalize<T: Float>(x: &mut [T]) -> f64 {
-    let [squares] = sums([&*x], |[v]| [v * v]);
+fn normalize<I: Isa, T: Float>(x: &mut [T]) -> f64 {
+    let [squares] = sums_in::<I, _, _, _>([&*x], |[v]| [v * v]);
     let length = squares.sqrt();
     let scale = T::of(1.0 / length.max(SHORTEST));
     for v in x {
@@ -27,12 +27,12 @@ fn power_body<I: Isa, T: Float>(w: &[T], u: &mut [T], v: &mut [T], iterations: u
                 *v = I::fma(*u, *w, *v);
             }
         }
-        normalize(v);
+        normalize::<I, T>(v);
         for (row, u) in w.chunks_exact(v.len()).zip(&mut *u) {
-            let [inner] = sums([row, &*v], |[w, v]| [w * v]);
+            let [inner] = sums_in::<I, _, _, _>([row, &*v], |[w, v]| [w * v]);
             *u = T::of(inner);
         }
-        let length = normalize(u);
+        let length = normalize::<I, T>(u);
         sigma = length * (length / length.max(SHORTEST));
     }
     sigma
