@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -171,8 +172,9 @@ def main():
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=0.4, help="least time of one measurement")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rows", default="", help="only rows whose name contains this")
-    parser.add_argument("--no-memory", action="store_true", help="do not measure memory")
+    parser.add_argument("--rows", default="", help="only rows whose name this regular expression finds")
+    parser.add_argument("--no-times", action="store_true", help="measure memory only")
+    parser.add_argument("--no-memory", action="store_true", help="measure times only")
     parser.add_argument("--python", default=sys.executable, help="the Python that has PyTorch")
     parser.add_argument("--rust", help="the built Rust side; cargo builds it otherwise")
     parser.add_argument("--store", type=Path, default=ROOT / "target" / "compare.json", help="where measurements are kept")
@@ -180,22 +182,25 @@ def main():
     arguments = parser.parse_args()
 
     all_rows = json.loads((HERE / "rows.json").read_text())
-    rows = [row for row in all_rows if arguments.rows in row["name"]]
+    rows = [row for row in all_rows if re.search(arguments.rows, row["name"])]
     commands = [[arguments.python, str(HERE / "pytorch.py")], [arguments.rust or build()]]
-    sides = [Side(command, arguments.threads) for command in commands]
-    times = measure_times(rows, sides, arguments.rounds, arguments.seconds)
-    for side in sides:
-        side.close()
-    memory = {} if arguments.no_memory else measure_memory(rows, commands, arguments.threads)
-
     measured = json.loads(arguments.store.read_text()) if arguments.store.exists() else {}
-    for row in rows:
-        name = row["name"]
-        measured[name] = {"times": times[name], "memory": memory.get(name, []), "date": str(date.today())}
+    entries = [measured.setdefault(row["name"], {"times": [], "memory": []}) for row in rows]
+    if not arguments.no_times:
+        sides = [Side(command, arguments.threads) for command in commands]
+        times = measure_times(rows, sides, arguments.rounds, arguments.seconds)
+        for side in sides:
+            side.close()
+        for row, entry in zip(rows, entries):
+            entry |= {"times": times[row["name"]], "date": str(date.today())}
+    if not arguments.no_memory:
+        memory = measure_memory(rows, commands, arguments.threads)
+        for row, entry in zip(rows, entries):
+            entry["memory"] = memory[row["name"]]
     arguments.store.parent.mkdir(exist_ok=True)
     arguments.store.write_text(json.dumps(measured))
-    print("\n".join(table(rows, measured)))
-    missing = [row["name"] for row in all_rows if row["name"] not in measured]
+    missing = [row["name"] for row in all_rows if not measured.get(row["name"], {}).get("times")]
+    print("\n".join(table([row for row in rows if row["name"] not in missing], measured)))
     if missing:
         print(f"not measured yet: {', '.join(missing)}", file=sys.stderr)
         return

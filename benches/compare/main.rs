@@ -4,6 +4,7 @@
 //! and answers `{"value": ..}` with the median milliseconds of a call, or with the MiB by which the peak of this
 //! process's memory exceeds that before its first row. `pytorch.py` speaks the same language.
 
+mod networks;
 mod resnet;
 mod rows;
 

@@ -7,6 +7,7 @@ use lsgm::nn::{Conv1d, Conv2d, ConvTranspose2d, LayerNorm, Linear, MultiHeadAtte
 use lsgm::{ParamStore, Params, Result, Rng};
 use serde::Deserialize;
 
+use crate::networks::{self, Sizes};
 use crate::resnet;
 
 /// One call: forward and backward with respect to input and parameters, or a training step.
@@ -59,6 +60,8 @@ pub(crate) enum Row {
         tensors: usize,
         elements: usize,
     },
+    Nvae(Sizes),
+    Lsgm(Sizes),
 }
 
 /// Shapes and numbers of a convolution.
@@ -134,6 +137,8 @@ impl Row {
             Self::Attention { input } => attention(input),
             Self::Resnet { input, blocks, groups } => resnet::build(input, blocks, groups),
             Self::AdamW { tensors, elements } => adamw(tensors, elements),
+            Self::Nvae(sizes) => networks::nvae(&sizes),
+            Self::Lsgm(sizes) => networks::lsgm(&sizes),
         }
     }
 }

@@ -40,13 +40,13 @@ fn check_linear(case: &Case, linear: usize) {
         };
         let zero = u.zeros_like().unwrap();
         let expected = with(u.clone()) - with(zero);
-        prop_assert_close(k, linear, dot(&double, &u), expected, 1e-12 * size);
-        prop_assert_close(k, linear, dot(&float, &u), expected, 3e-5 * size);
+        assert_near(k, linear, dot(&double, &u), expected, 1e-12 * size);
+        assert_near(k, linear, dot(&float, &u), expected, 3e-5 * size);
     }
 }
 
 #[track_caller]
-fn prop_assert_close(k: usize, linear: usize, got: f64, expected: f64, tolerance: f64) {
+fn assert_near(k: usize, linear: usize, got: f64, expected: f64, tolerance: f64) {
     let what = if k < linear { "input" } else { "bias" };
     assert!((got - expected).abs() <= tolerance, "{what} {k}: {got} against {expected} (tolerance {tolerance})");
 }

@@ -31,8 +31,6 @@ pub(crate) use gemm::{Mat, gemm, parallel_gemm};
 pub use instruction_set::InstructionSet;
 #[cfg(target_arch = "aarch64")]
 pub(crate) use simd::Neon;
-#[allow(unused_imports)]
-pub(crate) use simd::sums;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use simd::{Avx2, Avx512};
 pub(crate) use simd::{Isa, Plain, dispatch, max, sums_in};

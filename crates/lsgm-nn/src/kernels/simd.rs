@@ -162,16 +162,6 @@ pub(crate) fn sums_in<I: Isa, T: Float, const N: usize, const M: usize>(
     totals
 }
 
-/// [`sums_in`] without an instruction set: slower.
-#[allow(dead_code)]
-#[inline(always)]
-pub(crate) fn sums<T: Float, const N: usize, const M: usize>(
-    slices: [&[T]; N],
-    f: impl Fn([T; N]) -> [T; M],
-) -> [f64; M] {
-    sums_in::<Plain, T, N, M>(slices, f)
-}
-
 /// The largest element, minus infinity for none; whether NaN counts depends on the instruction set.
 #[inline(always)]
 pub(crate) fn max<I: Isa, T: Float>(x: &[T]) -> T {
