@@ -42,3 +42,13 @@ pub(crate) fn run(steps: usize) -> Result<[f64; 2]> {
     };
     Ok([deviation(0)?, deviation(1)?])
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_spread_of_the_latents_is_learned() {
+        let [narrow, wide] = super::run(800).unwrap();
+        // N(0, I), where it starts, has 1 and 1.
+        assert!((narrow - 0.5).abs() < 0.15 && (wide - 1.5).abs() < 0.2, "{narrow} {wide}");
+    }
+}
