@@ -28,8 +28,8 @@ Where a section has a `kind`, its other keys are those of that kind.
 | `data_dir` | none | The folder of the user's data, which goes before what `[data]` names; `--data` sets it. |
 ";
 
-/// Reads a section from a tree and gives it back complete.
-type Complete<'a> = &'a dyn Fn(&Tree) -> Value;
+/// Reads a section from a tree and gives it back complete; nothing where a key without a default is missing.
+type Complete<'a> = &'a dyn Fn(&Tree) -> Option<Value>;
 
 /// The sections that every modality has, and the crates of their types.
 const COMMON: [(&str, &str, &str); 4] = [
@@ -57,15 +57,15 @@ pub(super) fn page() -> String {
         let types = sources.modalities.get(name).unwrap_or_else(|| panic!("no `impl Modality` says NAME = \"{name}\""));
         page.heading(2, &format!("`modality = \"{name}\"`"), &plain(&types.docs));
         for (section, of) in [("data", &types.data), ("autoencoder", &types.model)] {
-            let complete = |tree: &Tree| kind.read(tree).unwrap().to_toml().unwrap().remove(section).unwrap();
+            let complete = |tree: &Tree| kind.read(tree).ok()?.to_toml().unwrap().remove(section);
             page.section(&Place::new(section, &types.krate, &complete), of, 3);
         }
     }
     page.text
 }
 
-fn write<T: serde::Serialize + serde::de::DeserializeOwned + Default>(tree: &Tree, name: &str) -> Value {
-    section::write(name, &section::read::<T>(tree, name).unwrap()).unwrap()
+fn write<T: serde::Serialize + serde::de::DeserializeOwned + Default>(tree: &Tree, name: &str) -> Option<Value> {
+    Some(section::write(name, &section::read::<T>(tree, name).ok()?).unwrap())
 }
 
 /// A section of a config, with the kinds that were chosen on the way to it.
@@ -95,17 +95,26 @@ impl<'a> Place<'a> {
         place
     }
 
-    /// The defaults of the section.
-    fn defaults(&self) -> Table {
+    /// The defaults of the section, those of a section that may be left out as they are when it is given; nothing where a
+    /// key must be given.
+    fn defaults(&self) -> Option<Table> {
+        self.read(true).or_else(|| self.read(false))
+    }
+
+    fn read(&self, given: bool) -> Option<Table> {
         let mut tree = Tree::parse("", Path::new("defaults")).unwrap();
         for (key, kind) in &self.kinds {
             tree.set(key, Value::String(kind.clone()), "").unwrap();
         }
-        let mut value = (self.complete)(&tree);
+        let below = format!("{}.", self.key);
+        if given && !self.kinds.iter().any(|(key, _)| key.starts_with(&below)) {
+            tree.set(&self.key, Value::Table(Table::new()), "").unwrap();
+        }
+        let mut value = (self.complete)(&tree)?;
         for name in self.key.split('.').skip(1) {
             value = value.get(name).cloned().unwrap_or(Value::Table(Table::new()));
         }
-        value.as_table().cloned().unwrap_or_default()
+        Some(value.as_table().cloned().unwrap_or_default())
     }
 }
 
@@ -127,11 +136,13 @@ impl Page<'_> {
         let place = Place { krate: krate.to_owned(), ..place.clone() };
         self.heading(level, &format!("`[{}]`", place.key), &title(&found.docs));
         match &found.body {
-            Body::Struct(fields) => self.keys(&place, fields, &place.defaults(), level),
+            Body::Struct(fields) => self.keys(&place, fields, place.defaults(), level),
             Body::Enum(tag, variants) => {
                 let tag = tag.as_deref().unwrap_or("kind");
-                let default = place.defaults().get(tag).map(shown).unwrap_or_default();
-                self.text.push_str(&format!("\nThe default kind is {default}.\n"));
+                let default = place.defaults().and_then(|defaults| defaults.get(tag).map(shown));
+                let default =
+                    default.map_or("There is no default kind".to_owned(), |kind| format!("The default kind is {kind}"));
+                self.text.push_str(&format!("\n{default}.\n"));
                 for variant in variants {
                     self.variant(&place, tag, variant, level + 1);
                 }
@@ -144,17 +155,19 @@ impl Page<'_> {
         let title = format!("`[{}]` with `{tag} = \"{}\"`", place.key, variant.name);
         self.heading(level, &title, &plain(&variant.docs));
         let mut defaults = place.defaults();
-        defaults.remove(tag);
+        defaults.iter_mut().for_each(|defaults| drop(defaults.remove(tag)));
         let fields = match variant.of.as_deref().map(|of| (of, self.sources.find(&place.krate, of))) {
             None => variant.fields.clone(),
             Some((_, Some((_, Type { body: Body::Struct(fields), .. })))) => fields.clone(),
             Some((of, _)) => panic!("`{of}` was not found"),
         };
-        self.keys(&place, &fields, &defaults, level);
+        self.keys(&place, &fields, defaults, level);
     }
 
     /// A table of keys, then the sections among them.
-    fn keys(&mut self, place: &Place<'_>, fields: &[Field], defaults: &Table, level: usize) {
+    fn keys(&mut self, place: &Place<'_>, fields: &[Field], defaults: Option<Table>, level: usize) {
+        let complete = defaults.is_some();
+        let defaults = defaults.unwrap_or_default();
         let fields = self.flat(place, fields);
         for key in defaults.keys() {
             assert!(fields.iter().any(|f| f.name == *key), "`{}.{key}` was not found in the sources", place.key);
@@ -165,7 +178,8 @@ impl Page<'_> {
         }
         for field in values {
             assert!(!field.docs.is_empty(), "`{}.{}` has no doc comment", place.key, field.name);
-            let default = defaults.get(&field.name).map_or("none".to_owned(), shown);
+            let absent = if complete || field.of.starts_with("Option<") { "none" } else { "must be given" };
+            let default = defaults.get(&field.name).map_or(absent.to_owned(), shown);
             let meaning = (plain(&field.docs) + &self.choices(place, field)).replace('|', "\\|");
             self.text.push_str(&format!("| `{}` | {default} | {meaning} |\n", field.name));
         }
