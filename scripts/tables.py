@@ -15,19 +15,15 @@ def measure(report, name):
     return next(m["value"] for m in report["measures"]["samples"] if m["name"] == name)
 
 
-def error(values):
-    """Standard error of the mean."""
-    return statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else float("nan")
+def estimate(values, form=".2f"):
+    """Mean and its standard error, where there is one."""
+    values = list(values)
+    text = format(statistics.mean(values), form)
+    return f"{text} ± {statistics.stdev(values) / len(values) ** 0.5:.2f}" if len(values) > 1 else text
 
 
 def row(*cells):
     print("| " + " | ".join(cells) + " |")
-
-
-def spread(values):
-    """Mean and standard error over seeds."""
-    values = list(values)
-    return f"{statistics.mean(values):.2f} ± {error(values):.2f}"
 
 
 def against(values, base):
@@ -35,7 +31,7 @@ def against(values, base):
     if values is base:
         return ""
     differences = [values[seed] - base[seed] for seed in values if seed in base]
-    return f"{statistics.mean(differences):+.2f} ± {error(differences):.2f}"
+    return estimate(differences, "+.2f")
 
 
 def ablations(folder):
@@ -49,14 +45,16 @@ def ablations(folder):
         samples = path.with_name("samples.json")
         if samples.exists():
             frechet.setdefault(name, {})[seed] = measure(json.loads(samples.read_text()), "frechet_distance")
-    row("variant", "seeds", "`nelbo`", "against base", "`gain`", "`frechet_distance`", "against base")
-    row("---", *["---:"] * 6)
+    header = ["variant", "seeds", "`nelbo`", "against base", "`gain`"]
+    header += ["`frechet_distance`", "against base"] if frechet else []
+    row(*header)
+    row("---", *["---:"] * (len(header) - 1))
     for name in sorted(nelbo, key=lambda n: (n != "base", n)):
-        cells = [name, str(len(nelbo[name])), spread(nelbo[name].values()), against(nelbo[name], nelbo["base"])]
-        cells.append(spread(gain[name].values()))
+        cells = [name, str(len(nelbo[name])), estimate(nelbo[name].values()), against(nelbo[name], nelbo["base"])]
+        cells.append(estimate(gain[name].values()))
         if name in frechet:
-            cells += [spread(frechet[name].values()), against(frechet[name], frechet["base"])]
-        row(*cells)
+            cells += [estimate(frechet[name].values()), against(frechet[name], frechet["base"])]
+        row(*cells, *[""] * (len(header) - len(cells)))
 
 
 def solvers(folder):
