@@ -5,7 +5,7 @@
 
 Both sides stay alive and answer one measurement a request, in turn, so that whatever else the machine does meets both
 alike; a cell is the median over all rounds. Rows may be measured apart (`--rows TEXT`): the measurements are kept in a
-file, and the table is written as soon as it has all of them. Only the standard library is used here.
+file, and the table names those that are missing. Only the standard library is used here.
 """
 
 import argparse
@@ -122,7 +122,7 @@ def machine(python):
         line.split('"')[1].lstrip("=") for line in (ROOT / "Cargo.toml").read_text().splitlines() if "candle-core" in line
     )
     return [
-        f"* CPU: {cpu()}, {os.cpu_count()} cores; {memory:.0f} GiB of memory; {platform.system()} {platform.release()}",
+        f"* CPU: {cpu()}, {os.cpu_count()} cores; {memory:.0f} GiB of memory; {platform.system()}",
         f"* PyTorch {torch} (wheel from PyPI), Python {platform.python_version()}",
         f"* lsgm at `{version(['git', 'rev-parse', '--short', 'HEAD'])}`, candle {candle}, {version(['rustc', '--version'])}",
     ]
@@ -138,7 +138,7 @@ def table(rows, measured):
         pairs, memory = measured[row["name"]]["times"], measured[row["name"]]["memory"]
         theirs, ours = (statistics.median(pair[side] for pair in pairs) for side in (0, 1))
         ratios = sorted(pair[1] / pair[0] for pair in pairs)
-        ratio = statistics.median(ratios)
+        ratio = ours / theirs
         sizes = [f"{mib:.0f}" for mib in memory] or ["–", "–"]
         lines.append(
             f"| {row['name']} | {theirs:.2f} | {ours:.2f} | **{ratio:.2f}** | {ratios[0]:.2f} – {ratios[-1]:.2f} "
@@ -156,8 +156,8 @@ def report(rows, measured, description, threads):
         "# lsgm against PyTorch on the CPU",
         "",
         "Written by `python benches/compare/compare.py`; `benches/compare/rows.json` has the shapes, `networks.py` the networks",
-        f"of the last rows. Times are medians of {rounds} rounds or more that both sides take in turn, the ratio is the median of",
-        "the rounds' ratios, and the column after it has the smallest and the largest of them: the noise of this machine.",
+        f"of the last rows. Times are medians of {rounds} rounds or more that both sides take in turn; the ratio is that of the",
+        "medians, and the column after it has the smallest and the largest of the rounds' ratios: the noise of this machine.",
         "Memory is the peak above that of the idle process, in a process of its own.",
         "",
         *description,
@@ -177,6 +177,7 @@ def main():
     parser.add_argument("--no-memory", action="store_true", help="measure times only")
     parser.add_argument("--python", default=sys.executable, help="the Python that has PyTorch")
     parser.add_argument("--rust", help="the built Rust side; cargo builds it otherwise")
+    parser.add_argument("--remark", default="", help="a sentence about this measurement, for the table's head")
     parser.add_argument("--store", type=Path, default=ROOT / "target" / "compare.json", help="where measurements are kept")
     parser.add_argument("--out", type=Path, default=ROOT / "benches" / "RESULTS.md")
     arguments = parser.parse_args()
@@ -201,10 +202,11 @@ def main():
     arguments.store.write_text(json.dumps(measured))
     missing = [row["name"] for row in all_rows if not measured.get(row["name"], {}).get("times")]
     print("\n".join(table([row for row in rows if row["name"] not in missing], measured)))
+    rows = [row for row in all_rows if row["name"] not in missing]
+    remark = [f"* {arguments.remark}"] if arguments.remark else []
+    lines = report(rows, measured, machine(arguments.python) + remark, arguments.threads)
     if missing:
-        print(f"not measured yet: {', '.join(missing)}", file=sys.stderr)
-        return
-    lines = report(all_rows, measured, machine(arguments.python), arguments.threads)
+        lines += ["", "## Rows not measured yet", "", *(f"* {name}" for name in missing)]
     arguments.out.write_text("\n".join(lines) + "\n")
 
 
