@@ -76,6 +76,7 @@ fn the_command_line_is_checked() {
         ("sample run --count 4 --out a.png --solver rk54", "rk45"),
         ("sample run --count 4 --out a.png --steps 0", "--steps"),
         ("sample run --count 4 --out a.png --grid cosine", "karras"),
+        ("sample run --count 4 --out a.png --readjust-bn 0", "--readjust-bn"),
         ("evaluate run --split dev", "val"),
         ("evaluate run --bound elbo", "iw:K"),
         ("evaluate run --bound iw:0", "iw:16"),

@@ -338,3 +338,20 @@ fn a_logistic_mixture_stays_finite() {
     assert!(ops::logistic_mixture_log_prob(&params, &x, 1).is_err());
     assert!(ops::logistic_mixture_log_prob(&params.narrow(1, 0, 4).unwrap(), &x, 256).is_err());
 }
+
+/// Output positions that no tap of any input reaches hold the bias alone.
+#[test]
+fn output_padding_may_reach_the_dilation() {
+    for (image, kernel, stride, dilation, output_padding) in [
+        ((1, 1), (1, 1), (1, 1), (1, 2), (0, 1)),
+        ((1, 1), (1, 1), (1, 1), (2, 1), (1, 0)),
+        ((3, 2), (1, 2), (1, 2), (2, 3), (1, 2)),
+        ((2, 3), (2, 1), (3, 1), (1, 2), (2, 1)),
+    ] {
+        let config = ConvTranspose2dConfig { stride, padding: (0, 0), output_padding, dilation, groups: 1 };
+        let (x, weight) = (normal(1, (2, 1, image.0, image.1)), normal(2, (1, 2, kernel.0, kernel.1)));
+        let bias = normal(3, 2);
+        let expected = plain::conv_transpose2d(&x, &weight, Some(&bias), &config);
+        check(&expected, &[&x, &weight, &bias], |t| ops::conv_transpose2d(&t[0], &t[1], Some(&t[2]), &config).unwrap());
+    }
+}

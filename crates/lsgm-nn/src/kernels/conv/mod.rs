@@ -35,8 +35,10 @@ pub(crate) struct Geometry {
 
 impl Geometry {
     /// The same convolution with its planes as lines where the kernel sees one point only: no position borders another.
+    /// (Output padding of a transposed convolution makes its planes differ in size.)
     fn simplified(mut self) -> Self {
-        if self.kernel == (1, 1) && self.stride == (1, 1) && self.padding == (0, 0) {
+        let pointwise = self.kernel == (1, 1) && self.stride == (1, 1) && self.padding == (0, 0);
+        if pointwise && self.input == self.output {
             self.input = (1, self.input.0 * self.input.1);
             self.output = self.input;
         }
