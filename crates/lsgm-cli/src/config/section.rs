@@ -66,7 +66,10 @@ fn suggest_key(parent: &str, key: &str, known: &[String], defaults: &[(&str, Val
     let sibling = nearest(key, known.iter().map(String::as_str));
     let best = match sibling {
         Some(name) if is_close(key, name) => Some(join(parent, name)),
-        _ => elsewhere(key, defaults).or_else(|| sibling.map(|name| join(parent, name))),
+        // The defaults may be of another kind, which has the key here.
+        _ => elsewhere(key, defaults)
+            .filter(|found| *found != join(parent, key))
+            .or_else(|| sibling.map(|name| join(parent, name))),
     };
     match best {
         None => "; no key is known here".to_owned(),
