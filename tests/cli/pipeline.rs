@@ -108,9 +108,9 @@ fn samples_are_measured_in_a_feature_space_that_is_named_and_kept() {
         assert!((0.0..=1.0).contains(&value(name)), "{name}: {json}");
     }
     assert!(value("class_entropy") <= 10f64.ln() + 1e-6 && value("density") >= 0.0);
-    assert!(table.contains("lsgm-features v1, 10 labels") && table.contains("60 samples, heun: 8 NFE"), "{table}");
+    assert!(table.contains("lsgm-features v2, 10 labels") && table.contains("60 samples, heun: 8 NFE"), "{table}");
     let kept = bench.files("cache");
-    assert!(kept.len() == 1 && kept[0].starts_with("features-v1-"), "{kept:?}");
+    assert!(kept.len() == 1 && kept[0].starts_with("features-v2-"), "{kept:?}");
     bench.lsgm(line).succeeds();
     assert_eq!(bench.files("cache"), kept);
 }

@@ -112,3 +112,30 @@ pub trait Dataset: Send + Sync {
     /// visit, such as dynamic binarization or a random crop.
     fn batch(&self, indices: &[usize], rng: &mut Rng) -> Result<Batch>;
 }
+
+/// `count` different indices below `items` (all of them if there are fewer), one drawn from each of as many equal parts:
+/// even steps would meet one class alone where classes take turns.
+pub fn spread_indices(items: usize, count: usize, rng: &mut Rng) -> Vec<usize> {
+    let count = count.min(items);
+    let start = |i: usize| i * items / count;
+    (0..count).map(|i| start(i) + rng.below(start(i + 1) - start(i))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn indices_are_spread_over_all_items_and_classes() {
+        let mut rng = Rng::new(1);
+        let found = spread_indices(6000, 1000, &mut rng);
+        assert_eq!(found.len(), 1000);
+        assert!(found.iter().enumerate().all(|(i, index)| (6 * i..6 * i + 6).contains(index)));
+        for class in 0..3 {
+            let share = found.iter().filter(|i| *i % 3 == class).count();
+            assert!((250..420).contains(&share), "{share} of class {class}");
+        }
+        assert_eq!(spread_indices(4, 9, &mut rng), [0, 1, 2, 3]);
+        assert!(spread_indices(0, 9, &mut rng).is_empty());
+    }
+}

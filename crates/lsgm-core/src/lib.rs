@@ -18,7 +18,7 @@ mod params;
 mod posterior;
 mod rng;
 
-pub use batch::{Batch, Dataset, Split};
+pub use batch::{Batch, Dataset, Split, spread_indices};
 pub use error::{Error, Result};
 pub use latent::{LatentShape, Latents, Spatial};
 pub use likelihood::{Likelihood, nats_to_bits};
@@ -26,5 +26,5 @@ pub use measure::{Measure, Yardstick};
 pub use modality::{Arrangement, Artifact, Assets, Modality, Template};
 pub use model::{Autoencoder, Auxiliary, Decoder, Encoder, Pass};
 pub use params::{Init, ParamStore, Params};
-pub use posterior::{Group, Posterior, soft_clamp};
+pub use posterior::{Group, LatentNormal, Posterior, soft_clamp};
 pub use rng::{Rng, RngState};

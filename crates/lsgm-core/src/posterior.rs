@@ -2,7 +2,7 @@ use std::f64::consts::{E, PI};
 
 use candle_core::{D, Tensor};
 
-use crate::{Latents, Result, Rng};
+use crate::{Error, Latents, Result, Rng};
 
 /// `scale · tanh(x / scale)`: keeps posterior means and log-scales in a range without a hard edge (LSGM, appendix G).
 pub fn soft_clamp(x: &Tensor, scale: f64) -> Result<Tensor> {
@@ -89,6 +89,55 @@ impl Group {
     }
 }
 
+/// Independent Normals `[B, C, *spatial]` that latents `z_0` are drawn from. A tensor of latents becomes Normals without
+/// variance.
+#[derive(Debug, Clone)]
+pub struct LatentNormal {
+    /// Means.
+    pub mean: Tensor,
+    /// Variances, `None` where all are zero.
+    pub variance: Option<Tensor>,
+}
+
+impl LatentNormal {
+    /// Another mean and variance, in the same way.
+    pub fn map(&self, f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Self> {
+        Ok(Self { mean: f(&self.mean)?, variance: self.variance.as_ref().map(f).transpose()? })
+    }
+
+    /// The same without a way back for gradients.
+    pub fn detach(&self) -> Self {
+        Self { mean: self.mean.detach(), variance: self.variance.as_ref().map(Tensor::detach) }
+    }
+
+    /// `E z_0²` of each element.
+    pub fn square(&self) -> Result<Tensor> {
+        let square = self.mean.sqr()?;
+        match &self.variance {
+            Some(variance) => Ok((square + variance)?),
+            None => Ok(square),
+        }
+    }
+}
+
+impl From<Tensor> for LatentNormal {
+    fn from(z0: Tensor) -> Self {
+        Self { mean: z0, variance: None }
+    }
+}
+
+impl From<&Tensor> for LatentNormal {
+    fn from(z0: &Tensor) -> Self {
+        z0.clone().into()
+    }
+}
+
+impl From<&LatentNormal> for LatentNormal {
+    fn from(latents: &LatentNormal) -> Self {
+        latents.clone()
+    }
+}
+
 /// A (possibly hierarchical) posterior over latents of a batch, with one sample of it.
 #[derive(Debug, Clone)]
 pub struct Posterior {
@@ -111,6 +160,23 @@ impl Posterior {
         };
         let side = self.groups.iter().filter(|g| g.side).map(|g| g.z.clone()).collect();
         Ok(Latents { prior, side })
+    }
+
+    /// What the latents of the score-based prior are drawn from, given the sample of all groups but the last: the last
+    /// group's Normal, beside the sample itself of those before it, on which it depends.
+    pub fn conditional(&self) -> Result<LatentNormal> {
+        let main: Vec<&Group> = self.groups.iter().filter(|g| !g.side).collect();
+        let Some((last, before)) = main.split_last() else {
+            return Err(Error::contract("posterior", "no group for the score-based prior"));
+        };
+        if last.base.is_some() {
+            return Ok(self.latents()?.prior.into());
+        }
+        let mut means: Vec<&Tensor> = before.iter().map(|g| &g.z).collect();
+        means.push(&last.mu);
+        let mut variances = before.iter().map(|g| Ok(g.z.zeros_like()?)).collect::<Result<Vec<_>>>()?;
+        variances.push((&last.log_sigma * 2.0)?.exp()?);
+        Ok(LatentNormal { mean: Tensor::cat(&means, 1)?, variance: Some(Tensor::cat(&variances, 1)?) })
     }
 
     /// `E log q(z0 | x)` of the groups that the score-based prior models: `[B]` nats.
@@ -166,6 +232,31 @@ fn sum(terms: impl Iterator<Item = Result<Tensor>>) -> Result<Tensor> {
 mod tests {
     use super::*;
     use candle_core::{DType, Device};
+
+    #[test]
+    fn the_last_group_is_known_in_closed_form_given_those_before() {
+        let mut rng = Rng::new(5);
+        let mut group = |side| {
+            let mu = rng.normal_tensor((2, 1, 3), DType::F32, &Device::Cpu).unwrap();
+            Group::sample(mu, Tensor::full(-0.5f32, (2, 1, 3), &Device::Cpu).unwrap(), side, &mut rng).unwrap()
+        };
+        let groups = vec![group(false), group(false), group(true)];
+        let flat = |t: Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let channel = |t: &Tensor, c: usize| flat(t.narrow(1, c, 1).unwrap());
+        let q = Posterior { groups: groups.clone() };
+        let LatentNormal { mean, variance } = q.conditional().unwrap();
+        let variance = variance.unwrap();
+        assert_eq!(channel(&mean, 0), flat(groups[0].z.clone()));
+        assert_eq!(channel(&mean, 1), flat(groups[1].mu.clone()));
+        assert!(channel(&variance, 0).iter().all(|v| *v == 0.0));
+        assert!(channel(&variance, 1).iter().all(|v| (v - (-1f32).exp()).abs() < 1e-6));
+
+        let turned = groups[1].clone().through(|z| Ok(z.neg()?)).unwrap();
+        let q = Posterior { groups: vec![groups[0].clone(), turned] };
+        let behind_a_flow = q.conditional().unwrap();
+        assert!(behind_a_flow.variance.is_none());
+        assert_eq!(flat(behind_a_flow.mean), flat(q.latents().unwrap().prior));
+    }
 
     #[test]
     fn closed_forms_agree_with_monte_carlo() {

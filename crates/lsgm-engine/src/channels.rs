@@ -1,10 +1,10 @@
 use candle_core::{DType, Device, Tensor};
-use lsgm_core::{Dataset, Error, Group, Pass, Result, Rng};
+use lsgm_core::{Dataset, Error, Group, Pass, Result, Rng, spread_indices};
 
 use crate::model::Model;
 
-/// Items that decide which channels are active.
-const ITEMS: usize = 1000;
+/// Items that decide which channels are active, and that the prior is fitted to.
+const ITEMS: usize = 2000;
 
 /// The KL divergence to N(0, I) of each channel that the score-based prior models, in nats, averaged over items that are
 /// spread over the data.
@@ -15,8 +15,8 @@ pub(crate) fn channel_kl(
     device: &Device,
     rng: &mut Rng,
 ) -> Result<Vec<f64>> {
-    let items = ITEMS.min(data.len());
-    let indices: Vec<usize> = (0..items).map(|i| i * data.len() / items).collect();
+    let indices = spread_indices(data.len(), ITEMS, rng);
+    let items = indices.len();
     let mut totals = vec![0.0; model.latent_shape().channels];
     for batch in indices.chunks(batch_size.max(1)) {
         let x = data.batch(batch, rng)?.to_device(device)?.x;
@@ -30,4 +30,26 @@ pub(crate) fn channel_kl(
         Some(total) => Err(Error::contract("encoder", format!("a KL divergence of {total} at the end of stage 1"))),
         None => Ok(totals.iter().map(|total| total / items as f64).collect()),
     }
+}
+
+/// Means and variances `[N, C, *spatial]` of the posteriors of items that are spread over the data, of the groups that
+/// the score-based prior models. Where a flow follows the Normal, its samples stand for the means.
+pub(crate) fn encoded(
+    model: &Model,
+    data: &dyn Dataset,
+    batch_size: usize,
+    device: &Device,
+    rng: &mut Rng,
+) -> Result<(Tensor, Tensor)> {
+    let (mut means, mut variances) = (Vec::new(), Vec::new());
+    for batch in spread_indices(data.len(), ITEMS, rng).chunks(batch_size.max(1)) {
+        let x = data.batch(batch, rng)?.to_device(device)?.x;
+        let posterior = model.autoencoder.encode(&x, &mut Pass::eval(rng))?;
+        let groups: Vec<&Group> = posterior.groups.iter().filter(|g| !g.side).collect();
+        let mean: Vec<&Tensor> = groups.iter().map(|g| if g.base.is_some() { &g.z } else { &g.mu }).collect();
+        let variance = groups.iter().map(|g| Ok((&g.log_sigma * 2.0)?.exp()?)).collect::<Result<Vec<_>>>()?;
+        means.push(Tensor::cat(&mean, 1)?.detach());
+        variances.push(Tensor::cat(&variance, 1)?.detach());
+    }
+    Ok((Tensor::cat(&means, 0)?, Tensor::cat(&variances, 0)?))
 }

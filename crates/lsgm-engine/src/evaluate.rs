@@ -1,7 +1,7 @@
 use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
-use lsgm_core::{Dataset, Error, Pass, Result, Rng, nats_to_bits};
+use lsgm_core::{Dataset, Error, LatentNormal, Pass, Result, Rng, nats_to_bits};
 use lsgm_prior::{Trace, Weighting, ode_log_prob};
 use serde::Serialize;
 
@@ -167,6 +167,7 @@ impl Terms {
         let (posterior, likelihood) = model.autoencoder.reconstruct(x, &mut pass)?;
         self.posterior.add(&posterior)?;
         let z0 = posterior.latents()?.prior.detach();
+        let latents = posterior.conditional()?.detach();
         let side = posterior.side_kl()?;
         let mut kl = posterior.neg_entropy()?.zeros_like()?;
         for group in posterior.kl_groups()? {
@@ -175,7 +176,7 @@ impl Terms {
         extend(&mut self.reconstruction, &likelihood.log_prob(x)?.neg()?)?;
         extend(&mut self.neg_entropy, &posterior.neg_entropy()?)?;
         extend(&mut self.normal_prior_kl, &kl)?;
-        extend(&mut self.cross_entropy, &cross_entropy(model, &z0, config.time_samples, pass.rng)?)?;
+        extend(&mut self.cross_entropy, &cross_entropy(model, &latents, config.time_samples, pass.rng)?)?;
         match side {
             Some(side) => extend(&mut self.side_kl, &side)?,
             None => self.side_kl.resize(self.reconstruction.len(), 0.0),
@@ -221,14 +222,14 @@ impl Terms {
 }
 
 /// The cross-entropy bound of each item, averaged over `samples` times that are stratified within the item.
-fn cross_entropy(model: &Model, z0: &Tensor, samples: usize, rng: &mut Rng) -> Result<Tensor> {
-    let items = z0.dim(0)?;
+fn cross_entropy(model: &Model, latents: &LatentNormal, samples: usize, rng: &mut Rng) -> Result<Tensor> {
+    let items = latents.mean.dim(0)?;
     let offsets = rng.uniforms(items);
     let mut total: Option<Tensor> = None;
     for k in 0..samples {
         let rho: Vec<f64> = offsets.iter().map(|u| (k as f64 + f64::from(*u)) / samples as f64).collect();
         let times = model.prior.times_at(Weighting::LlIw, &rho)?;
-        let term = model.prior.cross_entropy(z0, &times, &mut Pass::eval(rng))?;
+        let term = model.prior.cross_entropy(latents, &times, &mut Pass::eval(rng))?;
         total = Some(match total {
             None => term,
             Some(t) => (t + term)?,

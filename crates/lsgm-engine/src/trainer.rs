@@ -9,7 +9,7 @@ use lsgm_nn::optim::{Ema, Gradients, Optimizer, OptimizerConfig};
 use lsgm_prior::Prior;
 
 use crate::budget::Budget;
-use crate::channels::channel_kl;
+use crate::channels::{channel_kl, encoded};
 use crate::config::{SampleConfig, TrainConfig};
 use crate::contract::Candidate;
 use crate::events::{Event, Interrupt, Meter, Metrics, Observer};
@@ -263,6 +263,7 @@ impl Trainer {
         self.show_samples(observer)?;
         if stage == Stage::Vae {
             self.mask_inactive_channels(observer)?;
+            self.fit_prior()?;
         }
         self.next_stage()?;
         self.save(observer)?;
@@ -294,6 +295,18 @@ impl Trainer {
         observer.event(&Event::Masked { active: &active })
     }
 
+    /// Let a score network that can do so start from the latents of stage 1.
+    fn fit_prior(&mut self) -> Result<()> {
+        if self.state.step == 0 || !self.model.prior.fits() {
+            return Ok(());
+        }
+        let mut rng = self.rng.fork("fit of the prior");
+        let size = self.config.batch_size;
+        let (mean, variance) = encoded(&self.model, self.data.as_ref(), size, &self.device, &mut rng)?;
+        self.model.prior.fit(&mean, &variance, &mut rng)?;
+        self.copy_prior()
+    }
+
     fn next_stage(&mut self) -> Result<()> {
         self.state.stage = match self.state.stage {
             Stage::Vae => Stage::Lsgm,
@@ -322,6 +335,16 @@ impl Trainer {
             ]),
             Stage::Finished => BTreeMap::new(),
         })
+    }
+
+    /// The averages of the prior begin anew, at its weights.
+    fn copy_prior(&self) -> Result<()> {
+        for ((name, from), (_, to)) in self.store.vars().iter().zip(self.ema.vars()) {
+            if name.starts_with("prior.") {
+                to.set(from.as_tensor())?;
+            }
+        }
+        Ok(())
     }
 
     /// Buffers are no parameters: the averaged model takes them as they are.
@@ -375,7 +398,7 @@ impl Trainer {
         let (model, lsgm) = (&self.model, &self.config.lsgm);
         match self.state.stage {
             Stage::Vae => vae_loss(model, &x, &self.config.vae, progress, &mut pass),
-            _ if lsgm.prior_only => prior_loss(model, &x, lsgm.weighting, &mut pass),
+            _ if lsgm.prior_only => prior_loss(model, &x, lsgm, &mut pass),
             _ => lsgm_loss(model, &self.frozen_prior, &x, lsgm, progress, &mut pass),
         }
     }

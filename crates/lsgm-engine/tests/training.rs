@@ -212,6 +212,36 @@ fn algorithms_two_and_three_train_everything_and_a_frozen_autoencoder_stays() {
     assert!(moved.iter().any(|(moved, _)| *moved));
 }
 
+/// Before stage 2 has made a step, a mixture knows where the encoder puts things.
+#[test]
+fn a_mixture_starts_from_the_latents_of_stage_one() {
+    let mut spec = spec();
+    spec.prior = toml::from_str(
+        "alpha_init = 5.0\n[network]\nkind = \"mixture\"\ncomponents = 8\n\
+         [network.transformer]\nchannels = 8\nblocks = 1\nheads = 1\nembedding = 8",
+    )
+    .unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let run = RunDir::create(dir.path()).unwrap();
+    let mut config = config(150, 5);
+    config.ema_decay = 0.9;
+    let data = Arc::new(Points::default());
+    let mut t = Trainer::new(spec, config, SampleConfig::default(), data.clone(), &Device::Cpu, Some(run)).unwrap();
+    let gain = |t: &Trainer| {
+        let model = t.averaged_model().unwrap();
+        let config = EvaluateConfig { ode_items: 0, ..EvaluateConfig::default() };
+        evaluate(&model, data.as_ref(), 3, None, &config, &Device::Cpu, &mut |_| {}).unwrap().gain.mean
+    };
+    let before = gain(&t);
+    t.run(StageSelection::Vae, &Interrupt::default(), &mut ()).unwrap();
+    assert!(gain(&t) > before + 0.5, "{} {before}", gain(&t));
+    let saved = t.checkpoint().unwrap();
+    for name in ["prior.network.means", "prior.network.log_variance", "prior.network.log_shares"] {
+        let values = |map: &BTreeMap<String, Tensor>| map[name].flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(values(&saved.model), values(&saved.ema), "{name}");
+    }
+}
+
 /// Of the two channels the second says nothing: its weights are zero, and stage 1 has no steps to change that.
 #[test]
 fn inactive_channels_are_masked_when_stage_one_ends_and_stay_so_in_the_checkpoint() {

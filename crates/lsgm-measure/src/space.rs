@@ -1,5 +1,5 @@
 use candle_core::{DType, Tensor};
-use lsgm_core::{Batch, Dataset, Error, Result, Rng, Yardstick};
+use lsgm_core::{Batch, Dataset, Error, Result, Rng, Yardstick, spread_indices};
 use lsgm_nn::ops::softmax;
 
 use crate::network::Network;
@@ -12,7 +12,7 @@ const PROBE: usize = 2000;
 /// Items that go through the network together.
 const BATCH: usize = 250;
 /// Changes with anything that changes features: architecture, training, seeds.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// The feature space of a data set: a small convolutional network, trained on it.
 pub struct FeatureSpace {
@@ -87,12 +87,12 @@ impl FeatureSpace {
         self.described(&parts, None)
     }
 
-    /// Describe up to `limit` items, spread evenly over `data`.
+    /// Describe up to `limit` items, spread over `data`.
     ///
     /// # Errors
     /// As [`FeatureSpace::describe`], and when the data are empty or cannot be read.
     pub fn describe_data(&self, data: &dyn Dataset, limit: usize, rng: &mut Rng) -> Result<Described> {
-        let indices = spread(data, limit)?;
+        let indices = spread(data, limit, rng)?;
         let (mut parts, mut labels) = (Vec::new(), Vec::new());
         for chunk in indices.chunks(BATCH) {
             let batch = data.batch(chunk, rng)?;
@@ -124,14 +124,15 @@ impl std::fmt::Debug for FeatureSpace {
 
 /// The items that stand for the data, always the same.
 fn probe(data: &dyn Dataset) -> Result<Batch> {
-    data.batch(&spread(data, PROBE)?, &mut Rng::new(0).fork("probe"))
+    let rng = &mut Rng::new(0).fork("probe");
+    data.batch(&spread(data, PROBE, rng)?, rng)
 }
 
-/// Up to `limit` indices, spread evenly over the data.
-fn spread(data: &dyn Dataset, limit: usize) -> Result<Vec<usize>> {
-    let (n, len) = (limit.min(data.len()), data.len());
-    if n == 0 {
+/// Up to `limit` indices, spread over the data.
+fn spread(data: &dyn Dataset, limit: usize, rng: &mut Rng) -> Result<Vec<usize>> {
+    let indices = spread_indices(data.len(), limit, rng);
+    if indices.is_empty() {
         return Err(Error::contract("features", "there are no data to measure against"));
     }
-    Ok((0..n).map(|i| i * len / n).collect())
+    Ok(indices)
 }

@@ -86,7 +86,7 @@ fn data_are_close_to_data_and_noise_is_far() {
     let dir = tempfile::tempdir().unwrap();
     let data = Bars::new(true, 0.1);
     let (space, _) = open(&data, dir.path());
-    assert_eq!(space.name(), "lsgm-features v1, 2 labels");
+    assert_eq!(space.name(), "lsgm-features v2, 2 labels");
     let good = measure(&space, &planes(&data, 0..300), &data);
     let noise = Rng::new(3).normal_tensor((300, 1, 12, 12), DType::F32, &Device::Cpu).unwrap();
     let bad = measure(&space, &noise, &data);
@@ -132,7 +132,7 @@ fn without_labels_symmetries_are_learnt_and_nothing_is_said_about_classes() {
     for (width, name) in [(12, "quarter turns"), (14, "mirrored axes")] {
         let data = Bars { width, ..Bars::new(false, 0.1) };
         let (space, _) = open(&data, dir.path());
-        assert_eq!(space.name(), format!("lsgm-features v1, {name}"));
+        assert_eq!(space.name(), format!("lsgm-features v2, {name}"));
         let good = measure(&space, &planes(&data, 0..200), &data);
         let noise = Rng::new(3).normal_tensor((200, 1, 12, width), DType::F32, &Device::Cpu).unwrap();
         let bad = measure(&space, &noise, &data);

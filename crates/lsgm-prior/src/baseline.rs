@@ -1,5 +1,5 @@
 use candle_core::Tensor;
-use lsgm_core::{LatentShape, Result};
+use lsgm_core::{LatentNormal, LatentShape, Result};
 
 use crate::prior::sum_per_item;
 use crate::{Sde, Weighting};
@@ -32,9 +32,9 @@ impl NormalBaseline {
         Ok(Self { constant: shape.dim() as f64 * (per_dim + sde.cross_entropy_constant(t_eps)), slope })
     }
 
-    /// The bound for latents `z_0`, `[B]` nats.
-    pub(crate) fn cross_entropy(&self, z0: &Tensor) -> Result<Tensor> {
-        Ok(sum_per_item(&z0.sqr()?)?.affine(self.slope, self.constant)?)
+    /// The bound for latents `z_0`, averaged over what they are drawn from, `[B]` nats.
+    pub(crate) fn cross_entropy(&self, latents: &LatentNormal) -> Result<Tensor> {
+        Ok(sum_per_item(&latents.square()?)?.affine(self.slope, self.constant)?)
     }
 }
 
@@ -51,7 +51,7 @@ mod tests {
         let t_eps = 1e-5;
         let baseline = NormalBaseline::new(&sde, &shape, t_eps).unwrap();
         let z0 = Tensor::new(&[0.3f64, -1.0, 2.0, 0.0, 0.7, -0.2], &Device::Cpu).unwrap().reshape((1, 3, 2)).unwrap();
-        let found = baseline.cross_entropy(&z0).unwrap().to_vec1::<f64>().unwrap()[0];
+        let found = baseline.cross_entropy(&(&z0).into()).unwrap().to_vec1::<f64>().unwrap()[0];
         // -log N(z_0; 0, I), up to what diffusion from 0 to t_eps and the remainder at t = 1 leave.
         let square: f64 = z0.sqr().unwrap().sum_all().unwrap().to_scalar().unwrap();
         let exact = 0.5 * square + 3.0 * (2.0 * std::f64::consts::PI).ln();

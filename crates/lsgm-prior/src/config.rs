@@ -67,6 +67,12 @@ impl PriorConfig {
         if !self.alpha_init.is_finite() {
             return Err(Error::config("prior.alpha_init", "must be a finite number"));
         }
+        if matches!(self.network, NetworkConfig::Mixture(_)) && self.prediction != Prediction::Noise {
+            return Err(Error::config(
+                "prior.prediction",
+                "a mixture computes the noise itself: leave it at \"noise\"",
+            ));
+        }
         self.network.validate("prior.network", shape)
     }
 }

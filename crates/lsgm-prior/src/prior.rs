@@ -39,8 +39,8 @@ impl Prior {
         let mixed = config.mixed.then(|| MixedScore::new(&shape, config.alpha_init, params)).transpose()?;
         let active =
             config.mask_inactive.then(|| params.buffer("active_channels", shape.channel_dims(), 1.0)).transpose()?;
-        let network = config.network.build(shape, &params.pp("network"))?;
         let sde = Sde::new(&config.sde)?;
+        let network = config.network.build(shape, &sde, &params.pp("network"))?;
         let baseline = NormalBaseline::new(&sde, &shape, config.t_eps)?;
         Ok(Self { sde, shape, t_eps: config.t_eps, mixed, active, prediction: config.prediction, network, baseline })
     }
@@ -78,6 +78,21 @@ impl Prior {
     /// The cut-off of time.
     pub fn t_eps(&self) -> f64 {
         self.t_eps
+    }
+
+    /// Whether the score network starts from encoded data: [`Prior::fit`].
+    pub fn fits(&self) -> bool {
+        self.network.fits()
+    }
+
+    /// Let the score network start from encoded data, means and variances `[N, C, *spatial]` of posteriors.
+    ///
+    /// # Errors
+    /// [`Error::Contract`] for another shape of latents, or when the prior is built on frozen parameters.
+    pub fn fit(&self, mean: &Tensor, variance: &Tensor, rng: &mut Rng) -> Result<()> {
+        self.shape.check("prior", mean)?;
+        self.shape.check("prior", variance)?;
+        self.network.fit(mean, variance, rng)
     }
 
     /// α of each channel; 0 for inactive channels, all 1 without the mixed score.

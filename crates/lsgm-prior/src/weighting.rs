@@ -9,7 +9,8 @@ use crate::Sde;
 /// The weighting of the denoising error and the proposal of `t` (LSGM, section 3.2 and appendix B).
 ///
 /// The weights are `w_ll = g²/2σ²` (likelihood), `w_un = 1` (unweighted) and `w_re = g²/2` (reweighted); `Uniform` draws
-/// `t` uniformly, `Iw` by importance sampling from the proposal that minimises the variance for N(0, I) data.
+/// `t` uniformly, `Iw` by importance sampling from the proposal that minimises the variance for N(0, I) data. `LlAngle` is
+/// not the paper's; see its own words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Weighting {
@@ -20,6 +21,10 @@ pub enum Weighting {
     #[default]
     #[serde(alias = "ll_iw")]
     LlIw,
+    /// Likelihood weighting, `arctan(σ_t / m_t)` uniform: for a network that corrects the score of N(0, I)
+    /// (`prediction = "correction"`), where the noise of the gradient is the same at every `t`.
+    #[serde(alias = "ll_angle")]
+    LlAngle,
     /// Unweighted, uniform `t` (`drop_all_uniform` of the published code).
     #[serde(alias = "un_uniform")]
     UnUniform,
@@ -73,14 +78,23 @@ impl Times {
 
 impl Weighting {
     /// Every weighting.
-    pub const ALL: [Self; 7] =
-        [Self::LlUniform, Self::LlIw, Self::UnUniform, Self::UnIw, Self::ReUniform, Self::ReIw, Self::Rescale];
+    pub const ALL: [Self; 8] = [
+        Self::LlUniform,
+        Self::LlIw,
+        Self::LlAngle,
+        Self::UnUniform,
+        Self::UnIw,
+        Self::ReUniform,
+        Self::ReIw,
+        Self::Rescale,
+    ];
 
     /// The name in configs.
     pub fn name(self) -> &'static str {
         match self {
             Self::LlUniform => "ll-uniform",
             Self::LlIw => "ll-iw",
+            Self::LlAngle => "ll-angle",
             Self::UnUniform => "un-uniform",
             Self::UnIw => "un-iw",
             Self::ReUniform => "re-uniform",
@@ -91,7 +105,7 @@ impl Weighting {
 
     /// Whether the objective of the prior is the likelihood-weighted one, as algorithm 1 needs it.
     pub fn is_likelihood(self) -> bool {
-        matches!(self, Self::LlUniform | Self::LlIw)
+        matches!(self, Self::LlUniform | Self::LlIw | Self::LlAngle)
     }
 
     /// Whether the weighting is defined for an SDE: the geometric VPSDE has no closed-form proposal for the unweighted
@@ -121,7 +135,7 @@ impl Weighting {
     /// The weight before any importance weight.
     fn at(self, sde: &Sde, t: f64) -> f64 {
         match self {
-            Self::LlUniform | Self::LlIw => likelihood_weight(sde, t),
+            Self::LlUniform | Self::LlIw | Self::LlAngle => likelihood_weight(sde, t),
             Self::UnUniform | Self::UnIw => 1.0,
             Self::ReUniform | Self::ReIw => 0.5 * sde.g2(t),
             Self::Rescale => 0.5 / (1.0 - sde.variance(t)),
@@ -143,6 +157,8 @@ enum Proposal {
     Variance,
     /// Density ∝ `1 - σ_t²`, a Gaussian in `t` where `β(t)` is linear.
     Gaussian,
+    /// `arctan(σ_t / m_t)` uniform.
+    Angle,
     /// Variance exploding: `log(σ_t² / marginal variance)` uniform.
     LogNoiseShare,
     /// Variance exploding: log of the marginal variance uniform.
@@ -156,6 +172,7 @@ impl Proposal {
             Weighting::LlUniform | Weighting::UnUniform | Weighting::ReUniform | Weighting::Rescale => {
                 Some(Self::Uniform)
             }
+            Weighting::LlAngle => Some(Self::Angle),
             Weighting::LlIw | Weighting::UnIw if exploding => Some(Self::LogNoiseShare),
             Weighting::ReIw if exploding => Some(Self::LogMarginal),
             Weighting::LlIw => Some(Self::LogVariance),
@@ -170,6 +187,7 @@ impl Proposal {
             Self::LogVariance => sde.variance(t).ln(),
             Self::Variance => sde.variance(t),
             Self::Gaussian => gaussian(sde).map_or(f64::NAN, |(rate, shift)| erf_f64(rate * (t + shift))),
+            Self::Angle => sde.sigma(t).atan2(sde.mean_coefficient(t)),
             Self::LogNoiseShare => (sde.variance(t) / sde.marginal_variance(t)).ln(),
             Self::LogMarginal => sde.marginal_variance(t).ln(),
         }
@@ -182,6 +200,7 @@ impl Proposal {
             Self::LogVariance => sde.inverse_variance(value.exp()),
             Self::Variance => sde.inverse_variance(value),
             Self::Gaussian => gaussian(sde).map_or(f64::NAN, |(rate, shift)| erf_inv(value) / rate - shift),
+            Self::Angle => sde.inverse_lambda(-value.tan().ln()),
             Self::LogNoiseShare => sde.inverse_variance(signal * value.exp() / -value.exp_m1()),
             Self::LogMarginal => sde.inverse_variance(value.exp() - signal),
         }
@@ -197,6 +216,10 @@ impl Proposal {
             Self::Gaussian => gaussian(sde).map_or(f64::NAN, |(rate, shift)| {
                 rate * std::f64::consts::FRAC_2_SQRT_PI * (-(rate * (t + shift)).powi(2)).exp()
             }),
+            Self::Angle => {
+                let (sigma, m) = (sde.sigma(t), sde.mean_coefficient(t));
+                0.5 * sde.g2(t) * m / (sigma * (sigma * sigma + m * m))
+            }
             Self::LogMarginal => sde.g2(t) / sde.marginal_variance(t),
         }
     }

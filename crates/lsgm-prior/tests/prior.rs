@@ -1,9 +1,10 @@
 //! The prior as a user of the library meets it.
 
 use candle_core::{DType, Device, Tensor, Var};
-use lsgm_core::{LatentShape, ParamStore, Pass, Result, Rng};
+use lsgm_core::{LatentNormal, LatentShape, ParamStore, Pass, Result, Rng};
 use lsgm_prior::networks::{
-    Conditioning, NcsnppConfig, Progressive, ProgressiveCombine, ProgressiveInput, TransformerConfig, UnetConfig,
+    Conditioning, MixtureConfig, NcsnppConfig, Progressive, ProgressiveCombine, ProgressiveInput, TransformerConfig,
+    UnetConfig,
 };
 use lsgm_prior::solvers::{Rk45Options, probability_flow_rk45};
 use lsgm_prior::{
@@ -199,10 +200,19 @@ fn networks_keep_odd_sizes_and_both_layouts() {
 /// Central differences of the cross entropy, in `z_0` and in all parameters at once.
 #[test]
 fn gradients_are_slopes() {
+    let turned = TransformerConfig {
+        rotary: true,
+        channels: 16,
+        heads: 2,
+        blocks: 1,
+        embedding: 8,
+        ..TransformerConfig::default()
+    };
     let patch =
         TransformerConfig { patch: 2, channels: 16, heads: 2, blocks: 1, embedding: 8, ..TransformerConfig::default() };
     let mut all = networks();
-    all.push(NetworkConfig::Transformer(patch));
+    all.push(NetworkConfig::Mixture(MixtureConfig { components: 7, transformer: patch.clone(), ..Default::default() }));
+    all.extend([turned, patch].map(NetworkConfig::Transformer));
     for network in all {
         for shape in [LatentShape::plane(2, 6, 4), LatentShape::line(2, 6)] {
             if network.validate("network", &shape).is_err() {
@@ -260,7 +270,7 @@ fn the_cross_entropy_of_a_normal_is_its_entropy() {
         let t_eps = 1e-3;
         let prior = gaussian_prior(&config, 1.0, t_eps, shape);
         let z0 = normal(&shape.dims(n), 7);
-        for weighting in [Weighting::LlIw, Weighting::LlUniform] {
+        for weighting in [Weighting::LlIw, Weighting::LlUniform, Weighting::LlAngle] {
             let mut rng = Rng::new(8);
             let times = prior.stratified_times(weighting, n, &mut rng).unwrap();
             let found = prior.cross_entropy(&z0, &times, &mut Pass::eval(&mut rng)).unwrap();
@@ -287,7 +297,9 @@ fn the_cross_entropy_of_another_gaussian_is_unbiased_for_every_weighting() {
         let ends = spread(t_eps).ln() + sde.variance(1.0).ln() - spread(1.0).ln();
         let expected = 50.0 * (1.0 + LOG_2PI + ends);
         let z0 = (normal(&shape.dims(n), 7) * v.sqrt()).unwrap();
-        for weighting in [Weighting::LlIw, Weighting::LlUniform, Weighting::UnIw, Weighting::UnUniform] {
+        for weighting in
+            [Weighting::LlIw, Weighting::LlUniform, Weighting::LlAngle, Weighting::UnIw, Weighting::UnUniform]
+        {
             if !weighting.is_defined_for(&sde) {
                 continue;
             }
@@ -308,6 +320,100 @@ fn the_cross_entropy_of_another_gaussian_is_unbiased_for_every_weighting() {
     }
 }
 
+/// Independent Normals around `mean`, some of them wide.
+fn wide(mean: &Tensor) -> LatentNormal {
+    let variance = normal(mean.dims(), 6).affine(0.8, -1.0).unwrap().exp().unwrap();
+    LatentNormal { mean: mean.clone(), variance: Some(variance) }
+}
+
+/// The bound of latents that are drawn anew each time, and that of what they are drawn from: the same mean of value and
+/// gradients, less variance.
+#[test]
+fn averaging_over_the_posterior_lowers_the_variance_and_keeps_the_mean() {
+    let (shape, n) = (LatentShape::line(2, 3), 4000);
+    let prior = gaussian_prior(&SdeConfig::default(), 0.5, 1e-3, shape);
+    let LatentNormal { mean: mu, variance } = wide(&normal(&shape.dims(1), 1));
+    let (mu, variance) = (Var::from_tensor(&mu).unwrap(), Var::from_tensor(&variance.unwrap()).unwrap());
+    let times = prior.stratified_times(Weighting::LlAngle, n, &mut Rng::new(2)).unwrap();
+    // A draw of its own for each item: `[n, ..]` values, and gradients with respect to copies of mean and variance.
+    let statistics = |analytic: bool| {
+        let copies = |x: &Var| Var::from_tensor(&x.repeat((n, 1, 1)).unwrap()).unwrap();
+        let (mean, variance) = (copies(&mu), copies(&variance));
+        let latents = if analytic {
+            LatentNormal { mean: mean.as_tensor().clone(), variance: Some(variance.as_tensor().clone()) }
+        } else {
+            let noise = variance.sqrt().unwrap() * normal(&shape.dims(n), 8);
+            (mean.as_tensor() + noise.unwrap()).unwrap().into()
+        };
+        let bound = prior.cross_entropy(latents, &times, &mut Pass::eval(&mut Rng::new(4))).unwrap();
+        let grads = bound.sum_all().unwrap().backward().unwrap();
+        let grad = |x: &Var| grads.get(x.as_tensor()).unwrap().flatten_from(1).unwrap().to_vec2::<f64>().unwrap();
+        let values: Vec<Vec<f64>> = bound.to_vec1::<f64>().unwrap().into_iter().map(|v| vec![v]).collect();
+        [values, grad(&mean), grad(&variance)].map(|rows| {
+            let columns = rows[0].len();
+            (0..columns)
+                .map(|c| {
+                    let mean = rows.iter().map(|r| r[c]).sum::<f64>() / n as f64;
+                    (mean, rows.iter().map(|r| (r[c] - mean).powi(2)).sum::<f64>() / (n - 1) as f64)
+                })
+                .collect::<Vec<_>>()
+        })
+    };
+    for (drawn, averaged) in statistics(false).iter().zip(&statistics(true)) {
+        for ((drawn, spread), (averaged, smaller)) in drawn.iter().zip(averaged) {
+            let error = ((spread + smaller) / n as f64).sqrt();
+            assert!((drawn - averaged).abs() < 4.0 * error, "{drawn} {averaged} {error}");
+        }
+        let total = |of: &[(f64, f64)]| of.iter().map(|(_, variance)| variance).sum::<f64>();
+        assert!(total(averaged) < 0.7 * total(drawn), "{} {}", total(averaged), total(drawn));
+    }
+}
+
+/// Clumps of latents, and the fitted mixture that has not been trained further.
+#[test]
+fn a_mixture_starts_from_the_clumps_of_the_latents() {
+    let (shape, n) = (LatentShape::line(2, 3), 600);
+    let transformer = TransformerConfig { channels: 8, heads: 2, blocks: 1, embedding: 8, ..Default::default() };
+    let config = PriorConfig {
+        mixed: false,
+        network: NetworkConfig::Mixture(MixtureConfig { components: 4, transformer, ..Default::default() }),
+        ..PriorConfig::default()
+    };
+    let store = store(DType::F64);
+    let prior = Prior::new(&config, shape, &store.root()).unwrap();
+    assert!(prior.fits());
+    let centres = [[-2.0, 0.5], [0.0, -1.5], [1.5, 1.0], [0.3, 2.5]];
+    let mut rng = Rng::new(1);
+    let rows: Vec<f64> = (0..n)
+        .flat_map(|_| {
+            let [a, b, c] = [0; 3].map(|_| centres[rng.below(4)]);
+            [a[0], b[0], c[0], a[1], b[1], c[1]]
+        })
+        .collect();
+    let mean = Tensor::from_vec(rows, shape.dims(n), &Device::Cpu).unwrap();
+    let variance = mean.ones_like().unwrap().affine(0.04, 0.0).unwrap();
+    prior.fit(&mean, &variance, &mut rng).unwrap();
+
+    let latents = LatentNormal { mean, variance: Some(variance.clone()) };
+    let times = prior.stratified_times(Weighting::LlAngle, n, &mut rng).unwrap();
+    let bound = prior.cross_entropy(&latents, &times, &mut Pass::eval(&mut rng)).unwrap();
+    // For each token one of four clumps, and the entropy of two Normals.
+    let entropy = 3.0 * (4f64.ln() + LOG_2PI + 1.0 + 0.04f64.ln());
+    assert!((self::mean(&bound) - entropy).abs() < 0.15, "{} {entropy}", self::mean(&bound));
+
+    // The network is told which clump each token is in, and nothing that is known already.
+    let objective = prior.objective(latents.detach(), &times, &mut Pass::train(&mut rng)).unwrap();
+    let grads = objective.mean_all().unwrap().backward().unwrap();
+    for (name, var) in store.vars().into_iter().filter(|(name, _)| name.contains("final_layer.linear")) {
+        assert!(self::mean(&grads.get(var.as_tensor()).unwrap().abs().unwrap()) > 0.0, "{name}");
+    }
+    let frozen = Prior::new(&config, shape, &store.frozen_root()).unwrap();
+    assert!(frozen.fit(&latents.mean, &variance, &mut rng).unwrap_err().to_string().contains("frozen"));
+
+    let wrong = PriorConfig { prediction: Prediction::Correction, ..config };
+    assert!(wrong.validate(&shape).unwrap_err().to_string().contains("`prior.prediction`"));
+}
+
 #[test]
 fn algorithm_2_gives_each_side_its_own_gradient() {
     let shape = LatentShape::line(2, 6);
@@ -319,10 +425,12 @@ fn algorithm_2_gives_each_side_its_own_gradient() {
         let times = prior.sample_times(weighting, 5, &mut Rng::new(2)).unwrap();
         let pass = || Rng::new(4);
         let share = 0.4;
-        let shared =
-            prior.shared_time_losses(z0.as_tensor(), &times, 0.7, share, &mut Pass::eval(&mut pass())).unwrap();
-        let objective = prior.objective(z0.as_tensor(), &times, &mut Pass::eval(&mut pass())).unwrap();
-        let entropy = prior.encoder_cross_entropy(z0.as_tensor(), &times, share, &mut Pass::eval(&mut pass())).unwrap();
+        let latents = wide(z0.as_tensor());
+        let variance = Var::from_tensor(latents.variance.as_ref().unwrap()).unwrap();
+        let latents = LatentNormal { variance: Some(variance.as_tensor().clone()), ..latents };
+        let shared = prior.shared_time_losses(&latents, &times, 0.7, share, &mut Pass::eval(&mut pass())).unwrap();
+        let objective = prior.objective(&latents, &times, &mut Pass::eval(&mut pass())).unwrap();
+        let entropy = prior.encoder_cross_entropy(&latents, &times, share, &mut Pass::eval(&mut pass())).unwrap();
         let close = |a: &Tensor, b: &Tensor, what: &str| {
             let size = mean(&b.abs().unwrap());
             let difference = mean(&(a - b).unwrap().abs().unwrap());
@@ -337,6 +445,8 @@ fn algorithm_2_gives_each_side_its_own_gradient() {
             close(grads.get(var.as_tensor()).unwrap(), prior_grads.get(var.as_tensor()).unwrap(), &name);
         }
         close(grads.get(z0.as_tensor()).unwrap(), encoder_grads.get(z0.as_tensor()).unwrap(), "z0");
+        let variance = latents.variance.as_ref().unwrap();
+        close(grads.get(variance).unwrap(), encoder_grads.get(variance).unwrap(), "variance");
         // The report carries no graph.
         assert!(shared.cross_entropy.sum_all().unwrap().backward().unwrap().get(z0.as_tensor()).is_none());
     }
@@ -353,7 +463,7 @@ fn algorithm_3_keeps_the_two_sides_apart() {
     let z0 = Var::from_tensor(&normal(&shape.dims(5), 1)).unwrap();
     let mut rng = Rng::new(2);
     let times = prior.sample_times(Weighting::UnIw, 5, &mut rng).unwrap();
-    let objective = prior.objective(&z0.detach(), &times, &mut Pass::train(&mut rng)).unwrap();
+    let objective = prior.objective(z0.detach(), &times, &mut Pass::train(&mut rng)).unwrap();
     let grads = objective.sum_all().unwrap().backward().unwrap();
     assert!(grads.get(z0.as_tensor()).is_none());
     assert!(store.vars().iter().all(|(_, v)| grads.get(v.as_tensor()).is_some()));

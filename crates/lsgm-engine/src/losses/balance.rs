@@ -1,7 +1,7 @@
 //! How the KL terms of a posterior's groups and channels enter a loss.
 
 use candle_core::Tensor;
-use lsgm_core::{Group, Posterior, Result};
+use lsgm_core::{Group, LatentNormal, Posterior, Result};
 use lsgm_nn::ops::{relu, scale_gradient};
 
 use super::scalar;
@@ -41,10 +41,11 @@ impl Balance {
     }
 
     /// The latents of the score-based prior, through which the gradient of each group is multiplied by its factor.
-    pub(super) fn on_latents(&self, posterior: &Posterior, z0: &Tensor) -> Result<Tensor> {
+    pub(super) fn on_latents(&self, posterior: &Posterior, latents: LatentNormal) -> Result<LatentNormal> {
         if self.0.iter().all(|f| *f == 1.0) {
-            return Ok(z0.clone());
+            return Ok(latents);
         }
+        let z0 = &latents.mean;
         let mut channels: Vec<f64> = Vec::new();
         for (group, factor) in posterior.groups.iter().zip(&self.0).filter(|(group, _)| !group.side) {
             channels.extend(std::iter::repeat_n(*factor, group.mu.dim(1)?));
@@ -54,7 +55,7 @@ impl Balance {
             *second = channels.len();
         }
         let factors = Tensor::from_vec(channels, dims, z0.device())?.to_dtype(z0.dtype())?;
-        scale_gradient(z0, &factors)
+        latents.map(|x| scale_gradient(x, &factors))
     }
 }
 
@@ -108,7 +109,7 @@ mod tests {
     fn latents_keep_their_value_and_pass_the_factors_on_the_way_back() {
         let (q, mus) = posterior(3.0);
         let z0 = q.latents().unwrap().prior;
-        let seen = Balance(vec![1.5, 0.5]).on_latents(&q, &z0).unwrap();
+        let seen = Balance(vec![1.5, 0.5]).on_latents(&q, z0.clone().into()).unwrap().mean;
         assert_eq!(
             seen.flatten_all().unwrap().to_vec1::<f64>().unwrap(),
             z0.flatten_all().unwrap().to_vec1::<f64>().unwrap()

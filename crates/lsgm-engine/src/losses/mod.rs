@@ -4,8 +4,8 @@ mod tests;
 
 use balance::{Balance, kl_with_free_bits};
 use candle_core::Tensor;
-use lsgm_core::{Auxiliary, Error, Group, Likelihood, Pass, Posterior, Result};
-use lsgm_prior::{Prior, Weighting};
+use lsgm_core::{Auxiliary, Error, Group, LatentNormal, Likelihood, Pass, Posterior, Result};
+use lsgm_prior::Prior;
 
 use crate::config::{LsgmStage, VaeStage};
 use crate::model::Model;
@@ -51,15 +51,15 @@ pub(crate) fn lsgm_loss(
     pass: &mut Pass<'_>,
 ) -> Result<Loss> {
     let (posterior, likelihood) = model.autoencoder.reconstruct(x, pass)?;
-    let z0 = posterior.latents()?.prior;
-    check_latent(model, &z0)?;
+    let latents = latents(&posterior, config)?;
+    check_latent(model, &latents.mean)?;
     let reconstruction = likelihood.log_prob(x)?.mean_all()?.neg()?;
     let kl_weight = config.kl_weight(progress);
     let balance = balance(&posterior, config.kl_balance, kl_weight)?;
     let entropies = posterior.groups.iter().map(entropy_term).collect::<Result<Vec<_>>>()?;
     let penalty = balance.sum(&entropies)?.mean_all()?;
-    let z0 = balance.on_latents(&posterior, &z0)?;
-    let (cross_entropy, prior_term) = cross_entropy_terms(model, frozen, &z0, config, progress, pass)?;
+    let latents = balance.on_latents(&posterior, latents)?;
+    let (cross_entropy, prior_term) = cross_entropy_terms(model, frozen, &latents, config, progress, pass)?;
     let total = ((&reconstruction + (penalty * kl_weight)?)? + prior_term)?;
     let neg_entropy = Balance::none(&posterior).sum(&entropies)?.mean_all()?;
     let (r, h, ce) = (scalar(&reconstruction)?, scalar(&neg_entropy)?, scalar(&cross_entropy)?);
@@ -88,41 +88,46 @@ fn entropy_term(group: &Group) -> Result<Tensor> {
 fn cross_entropy_terms(
     model: &Model,
     frozen: &Prior,
-    z0: &Tensor,
+    latents: &LatentNormal,
     config: &LsgmStage,
     progress: f64,
     pass: &mut Pass<'_>,
 ) -> Result<(Tensor, Tensor)> {
-    let items = z0.dim(0)?;
+    let items = latents.mean.dim(0)?;
     let (kl_weight, share) = (config.kl_weight(progress), config.encoder_share(progress));
     let times = model.prior.stratified_times(config.weighting, items, pass.rng)?;
     match config.algorithm {
         2 => {
-            let losses = model.prior.shared_time_losses(z0, &times, kl_weight, share, pass)?;
+            let losses = model.prior.shared_time_losses(latents, &times, kl_weight, share, pass)?;
             Ok((losses.cross_entropy.mean_all()?, losses.objective.mean_all()?))
         }
         3 => {
             let encoder_times = frozen.stratified_times(config.encoder_weighting, items, pass.rng)?;
-            let cross_entropy = frozen.encoder_cross_entropy(z0, &encoder_times, share, pass)?.mean_all()?;
-            let objective = model.prior.objective(&z0.detach(), &times, pass)?.mean_all()?;
+            let cross_entropy = frozen.encoder_cross_entropy(latents, &encoder_times, share, pass)?.mean_all()?;
+            let objective = model.prior.objective(latents.detach(), &times, pass)?.mean_all()?;
             let term = ((&cross_entropy * kl_weight)? + objective)?;
             Ok((cross_entropy, term))
         }
         _ => {
-            let cross_entropy = model.prior.encoder_cross_entropy(z0, &times, share, pass)?.mean_all()?;
+            let cross_entropy = model.prior.encoder_cross_entropy(latents, &times, share, pass)?.mean_all()?;
             let term = (&cross_entropy * kl_weight)?;
             Ok((cross_entropy, term))
         }
     }
 }
 
+/// What the prior sees of a posterior.
+fn latents(posterior: &Posterior, config: &LsgmStage) -> Result<LatentNormal> {
+    if config.analytic_posterior { posterior.conditional() } else { Ok(posterior.latents()?.prior.into()) }
+}
+
 /// Stage 2 for the prior alone, on latents of the autoencoder as it is.
-pub(crate) fn prior_loss(model: &Model, x: &Tensor, weighting: Weighting, pass: &mut Pass<'_>) -> Result<Loss> {
+pub(crate) fn prior_loss(model: &Model, x: &Tensor, config: &LsgmStage, pass: &mut Pass<'_>) -> Result<Loss> {
     let posterior = model.autoencoder.encode(x, &mut Pass::eval(pass.rng))?;
-    let z0 = posterior.latents()?.prior.detach();
-    check_latent(model, &z0)?;
-    let times = model.prior.stratified_times(weighting, z0.dim(0)?, pass.rng)?;
-    let total = model.prior.objective(&z0, &times, pass)?.mean_all()?;
+    let latents = latents(&posterior, config)?.detach();
+    check_latent(model, &latents.mean)?;
+    let times = model.prior.stratified_times(config.weighting, latents.mean.dim(0)?, pass.rng)?;
+    let total = model.prior.objective(&latents, &times, pass)?.mean_all()?;
     Ok(Loss { values: vec![("loss", scalar(&total)?)], total })
 }
 

@@ -21,6 +21,7 @@ pub struct MultiHeadAttention {
     out: Linear,
     heads: usize,
     head_size: usize,
+    rotary: Option<f64>,
 }
 
 impl MultiHeadAttention {
@@ -34,7 +35,13 @@ impl MultiHeadAttention {
             heads,
             qkv: Linear::new(channels, 3 * channels, true, &params.pp("qkv"))?,
             out: Linear::new(channels, channels, true, &params.pp("out"))?,
+            rotary: None,
         })
+    }
+
+    /// With queries and keys turned by their positions ([`ops::rotary`]), `base` the longest wave.
+    pub fn with_rotary(self, base: f64) -> Self {
+        Self { rotary: Some(base), ..self }
     }
 
     /// `[B, L, channels]` to the same shape.
@@ -47,7 +54,8 @@ impl MultiHeadAttention {
         let qkv = self.qkv.forward(x)?.reshape((batch, length, 3, self.heads, self.head_size))?;
         let qkv = qkv.permute((2, 0, 3, 1, 4))?;
         let scale = 1.0 / (self.head_size as f64).sqrt();
-        let y = ops::attention(&qkv.get(0)?, &qkv.get(1)?, &qkv.get(2)?, scale)?;
+        let turned = |x: Tensor| self.rotary.map_or_else(|| Ok(x.clone()), |base| ops::rotary(&x, base));
+        let y = ops::attention(&turned(qkv.get(0)?)?, &turned(qkv.get(1)?)?, &qkv.get(2)?, scale)?;
         self.out.forward(&y.transpose(1, 2)?.reshape((batch, length, channels))?)
     }
 }

@@ -1,16 +1,23 @@
 //! Score networks: one trait, one file per network, one tagged enum that names each of them once.
 
 use candle_core::Tensor;
-use lsgm_core::{LatentShape, Params, Pass, Result};
+use lsgm_core::{LatentShape, Params, Pass, Result, Rng};
 use serde::{Deserialize, Serialize};
 
+use crate::Sde;
+
 mod blocks;
+mod clusters;
+mod mixture;
 mod ncsnpp;
+mod patches;
 mod plane;
 mod transformer;
+mod trunk;
 mod unet;
 
 pub use blocks::Conditioning;
+pub use mixture::{Mixture, MixtureConfig};
 pub use ncsnpp::{Ncsnpp, NcsnppConfig, Progressive, ProgressiveCombine, ProgressiveInput};
 pub use transformer::{Transformer, TransformerConfig};
 pub use unet::{Unet, UnetConfig};
@@ -53,6 +60,17 @@ pub trait ScoreNetwork: Send + Sync {
     /// `ε'(z_t, t)` in the shape of `z_t` `[B, C, *spatial]`, for times `t` `[B]` in `[0, 1]` of the same type and on the
     /// same device. Noise such as dropout comes from `pass.rng`.
     fn forward(&self, z_t: &Tensor, t: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor>;
+
+    /// Whether [`ScoreNetwork::fit`] does anything.
+    fn fits(&self) -> bool {
+        false
+    }
+
+    /// Start from what encoded data look like: means and variances `[N, C, *spatial]` of posteriors. It is called once,
+    /// before the network is trained.
+    fn fit(&self, _mean: &Tensor, _variance: &Tensor, _rng: &mut Rng) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// Which score network, section `[prior.network]`.
@@ -65,6 +83,9 @@ pub enum NetworkConfig {
     Ncsnpp(NcsnppConfig),
     /// A transformer with adaptive layer norm.
     Transformer(TransformerConfig),
+    /// The score of a mixture of Gaussians for every token, whose shares a transformer tells from the context: for latents
+    /// of discrete data. It computes the noise itself: `prior.prediction` stays `noise`.
+    Mixture(MixtureConfig),
 }
 
 impl Default for NetworkConfig {
@@ -83,15 +104,17 @@ impl NetworkConfig {
             Self::Unet(config) => config.validate(key, shape),
             Self::Ncsnpp(config) => config.validate(key, shape),
             Self::Transformer(config) => config.validate(key, shape),
+            Self::Mixture(config) => config.validate(key, shape),
         }
     }
 
-    /// Build the network with parameters from `params`.
-    pub fn build(&self, shape: LatentShape, params: &Params) -> Result<Box<dyn ScoreNetwork>> {
+    /// Build the network for latents that `sde` diffuses, with parameters from `params`.
+    pub fn build(&self, shape: LatentShape, sde: &Sde, params: &Params) -> Result<Box<dyn ScoreNetwork>> {
         Ok(match self {
             Self::Unet(config) => Box::new(Unet::new(config, shape, params)?),
             Self::Ncsnpp(config) => Box::new(Ncsnpp::new(config, shape, params)?),
             Self::Transformer(config) => Box::new(Transformer::new(config, shape, params)?),
+            Self::Mixture(config) => Box::new(Mixture::new(config, shape, *sde, params)?),
         })
     }
 }

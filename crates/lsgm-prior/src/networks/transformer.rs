@@ -1,13 +1,14 @@
 //! A transformer with adaptive layer norm on the time (Peebles and Xie 2023, "Scalable diffusion models with
 //! transformers", DiT with adaLN-Zero).
 
-use candle_core::{D, Tensor};
-use lsgm_core::{Error, Init, LatentShape, Params, Pass, Result, Spatial};
-use lsgm_nn::ops::{gelu, layer_norm, silu};
-use lsgm_nn::{Dropout, Linear, MultiHeadAttention, TimeEmbedding, init};
+use candle_core::Tensor;
+use lsgm_core::{Error, LatentShape, Params, Pass, Result, Spatial};
+use lsgm_nn::{Linear, init};
 use serde::{Deserialize, Serialize};
 
 use super::ScoreNetwork;
+use super::patches::Patches;
+use super::trunk::{Trunk, zero_linear};
 
 /// Config of [`Transformer`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -33,6 +34,9 @@ pub struct TransformerConfig {
     /// full size. Published DiTs have their blocks grow in from nothing, which takes longer than a short training lasts.
     /// Either way the network starts as zero.
     pub open_gates: bool,
+    /// Turn queries and keys by their positions along the line (Su et al. 2021), so that what stands how far from what is
+    /// at hand from the first step. For latents `[B, C, L]`.
+    pub rotary: bool,
 }
 
 impl Default for TransformerConfig {
@@ -47,6 +51,7 @@ impl Default for TransformerConfig {
             embedding: 256,
             embedding_scale: 1000.0,
             open_gates: false,
+            rotary: false,
         }
     }
 }
@@ -76,6 +81,12 @@ impl TransformerConfig {
         if !(0.0..1.0).contains(&self.dropout) {
             return refuse("dropout", format!("{} must be at least 0 and below 1", self.dropout));
         }
+        if self.rotary && matches!(shape.spatial, Spatial::Plane(..)) {
+            return refuse("rotary", format!("a latent of {sides:?} is no line: leave it out"));
+        }
+        if self.rotary && !(self.channels / self.heads).is_multiple_of(2) {
+            return refuse("rotary", format!("wants an even number of channels in each of {} heads", self.heads));
+        }
         if self.embedding < 4 || !self.embedding.is_multiple_of(2) {
             return refuse("embedding", format!("{} must be an even number of at least 4", self.embedding));
         }
@@ -90,13 +101,8 @@ impl TransformerConfig {
 #[derive(Debug)]
 pub struct Transformer {
     patches: Patches,
-    features: TimeEmbedding,
-    time: [Linear; 2],
     enter: Linear,
-    position: Tensor,
-    blocks: Vec<Block>,
-    norm: Norm,
-    modulation: Linear,
+    trunk: Trunk,
     leave: Linear,
 }
 
@@ -104,203 +110,20 @@ impl Transformer {
     /// Build the network; `config` is taken to be valid.
     pub fn new(config: &TransformerConfig, shape: LatentShape, params: &Params) -> Result<Self> {
         let patches = Patches::new(&shape, config.patch);
-        let width = config.channels;
-        let linear = |inputs, outputs, name: &str| {
-            let weight = init::glorot_uniform(inputs, outputs);
-            Linear::new_with(inputs, outputs, Some(init::zeros()), weight, &params.pp(name))
-        };
-        let open = config.open_gates;
-        let time = |inputs, name: &str| {
-            let weight = if open { init::glorot_uniform(inputs, width) } else { Init::Normal(0.02) };
-            Linear::new_with(inputs, width, Some(init::zeros()), weight, &params.pp(name))
-        };
-        // As large as the tokens, so that the layer norm does not hide the tokens' length.
-        let position = Init::Normal(if open { 0.3 } else { 0.02 });
+        let (inputs, width) = (patches.width(), config.channels);
+        let weight = init::glorot_uniform(inputs, width);
         Ok(Self {
+            enter: Linear::new_with(inputs, width, Some(init::zeros()), weight, &params.pp("x_embedder"))?,
+            trunk: Trunk::new(config, patches.count(), params)?,
+            leave: zero_linear(width, inputs, &params.pp("final_layer.linear"))?,
             patches,
-            features: TimeEmbedding { scale: config.embedding_scale, ..TimeEmbedding::new(config.embedding) },
-            time: [time(config.embedding, "t_embedder.mlp.0")?, time(width, "t_embedder.mlp.2")?],
-            enter: linear(patches.width(), width, "x_embedder")?,
-            position: params.get("pos_embed", (1, patches.count(), width), position)?,
-            blocks: (0..config.blocks)
-                .map(|i| Block::new(config, &params.pp("blocks").pp(i)))
-                .collect::<Result<_>>()?,
-            norm: Norm::new(width, params)?,
-            modulation: zero_linear(width, 2 * width, &params.pp("final_layer.adaLN_modulation.1"))?,
-            leave: zero_linear(width, patches.width(), &params.pp("final_layer.linear"))?,
         })
-    }
-
-    /// The activated time embedding `[B, channels]`.
-    fn embed(&self, t: &Tensor) -> Result<Tensor> {
-        let [first, second] = &self.time;
-        silu(&second.forward(&silu(&first.forward(&self.features.forward(t)?)?)?)?)
     }
 }
 
 impl ScoreNetwork for Transformer {
     fn forward(&self, z_t: &Tensor, t: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
-        let embedding = self.embed(t)?;
-        let mut x = self.enter.forward(&self.patches.split(z_t)?)?.broadcast_add(&self.position)?;
-        for block in &self.blocks {
-            x = block.forward(&x, &embedding, pass)?;
-        }
-        let parts = modulations(&self.modulation, &embedding, 2)?;
-        let [shift, scale] = parts.as_slice() else { return Err(wrong_modulation()) };
-        self.patches.merge(&self.leave.forward(&self.norm.modulated(&x, shift, scale)?)?, z_t.dim(0)?)
-    }
-}
-
-/// Attention and a feed-forward layer, each scaled, shifted and gated by the time; the identity at the start, unless the
-/// gates are open.
-#[derive(Debug)]
-struct Block {
-    norm: Norm,
-    attention: MultiHeadAttention,
-    feed_forward: [Linear; 2],
-    modulation: Linear,
-    dropout: Dropout,
-    /// What is added to both gates.
-    open: f64,
-}
-
-impl Block {
-    fn new(config: &TransformerConfig, params: &Params) -> Result<Self> {
-        let (width, wide) = (config.channels, config.channels * config.expansion);
-        let linear = |inputs, outputs, name: &str| {
-            let weight = init::glorot_uniform(inputs, outputs);
-            Linear::new_with(inputs, outputs, Some(init::zeros()), weight, &params.pp(name))
-        };
-        Ok(Self {
-            norm: Norm::new(width, params)?,
-            attention: MultiHeadAttention::new(width, config.heads, &params.pp("attn"))?,
-            feed_forward: [linear(width, wide, "mlp.fc1")?, linear(wide, width, "mlp.fc2")?],
-            modulation: zero_linear(width, 6 * width, &params.pp("adaLN_modulation.1"))?,
-            dropout: Dropout { p: config.dropout },
-            open: f64::from(u8::from(config.open_gates)),
-        })
-    }
-
-    fn forward(&self, x: &Tensor, embedding: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
-        let parts = modulations(&self.modulation, embedding, 6)?;
-        let [shift1, scale1, gate1, shift2, scale2, gate2] = parts.as_slice() else { return Err(wrong_modulation()) };
-        let mixed = self.attention.forward(&self.norm.modulated(x, shift1, scale1)?)?;
-        let x = (x + mixed.broadcast_mul(&(gate1 + self.open)?)?)?;
-        let [first, second] = &self.feed_forward;
-        let wide = gelu(&first.forward(&self.norm.modulated(&x, shift2, scale2)?)?)?;
-        let fed = second.forward(&self.dropout.forward(&wide, pass)?)?;
-        Ok((&x + fed.broadcast_mul(&(gate2 + self.open)?)?)?)
-    }
-}
-
-/// Layer norm without parameters of its own.
-#[derive(Debug)]
-struct Norm {
-    one: Tensor,
-    zero: Tensor,
-}
-
-impl Norm {
-    fn new(width: usize, params: &Params) -> Result<Self> {
-        let one = Tensor::ones(width, params.dtype(), &params.device())?;
-        Ok(Self { zero: one.zeros_like()?, one })
-    }
-
-    /// `norm(x) · (1 + scale) + shift` for `x` `[B, L, D]` and `[B, 1, D]` of each of the others.
-    fn modulated(&self, x: &Tensor, shift: &Tensor, scale: &Tensor) -> Result<Tensor> {
-        let x = layer_norm(x, &self.one, &self.zero, 1e-6)?;
-        Ok(x.broadcast_mul(&(scale + 1.0)?)?.broadcast_add(shift)?)
-    }
-}
-
-fn zero_linear(inputs: usize, outputs: usize, params: &Params) -> Result<Linear> {
-    Linear::new_with(inputs, outputs, Some(init::zeros()), init::zeros(), params)
-}
-
-/// `count` tensors `[B, 1, D]` of the embedding.
-fn modulations(layer: &Linear, embedding: &Tensor, count: usize) -> Result<Vec<Tensor>> {
-    Ok(layer.forward(embedding)?.unsqueeze(1)?.chunk(count, D::Minus1)?)
-}
-
-fn wrong_modulation() -> Error {
-    Error::contract("transformer", "a modulation of another width")
-}
-
-/// How latents are cut to tokens, row by row.
-#[derive(Debug, Clone, Copy)]
-struct Patches {
-    channels: usize,
-    spatial: Spatial,
-    side: usize,
-}
-
-impl Patches {
-    fn new(shape: &LatentShape, side: usize) -> Self {
-        Self { channels: shape.channels, spatial: shape.spatial, side }
-    }
-
-    /// Number of tokens.
-    fn count(self) -> usize {
-        match self.spatial {
-            Spatial::Line(length) => length / self.side,
-            Spatial::Plane(height, width) => (height / self.side) * (width / self.side),
-        }
-    }
-
-    /// Latent values in a token.
-    fn width(self) -> usize {
-        match self.spatial {
-            Spatial::Line(_) => self.channels * self.side,
-            Spatial::Plane(..) => self.channels * self.side * self.side,
-        }
-    }
-
-    /// Latents to tokens `[B, count, width]`.
-    fn split(self, z: &Tensor) -> Result<Tensor> {
-        let (batch, channels, p) = (z.dim(0)?, self.channels, self.side);
-        let cut = match self.spatial {
-            Spatial::Line(length) => z.reshape((batch, channels, length / p, p))?.permute((0, 2, 1, 3))?,
-            Spatial::Plane(height, width) => {
-                z.reshape(vec![batch, channels, height / p, p, width / p, p])?.permute(vec![0, 2, 4, 1, 3, 5])?
-            }
-        };
-        Ok(cut.reshape((batch, self.count(), self.width()))?)
-    }
-
-    /// Tokens back to latents.
-    fn merge(self, tokens: &Tensor, batch: usize) -> Result<Tensor> {
-        let (channels, p) = (self.channels, self.side);
-        Ok(match self.spatial {
-            Spatial::Line(length) => tokens
-                .reshape((batch, length / p, channels, p))?
-                .permute((0, 2, 1, 3))?
-                .reshape((batch, channels, length))?,
-            Spatial::Plane(height, width) => tokens
-                .reshape(vec![batch, height / p, width / p, channels, p, p])?
-                .permute(vec![0, 3, 1, 4, 2, 5])?
-                .reshape((batch, channels, height, width))?,
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use candle_core::{DType, Device};
-    use lsgm_core::Rng;
-
-    #[test]
-    fn cutting_to_patches_loses_nothing() {
-        for (shape, side, count) in [(LatentShape::plane(3, 4, 6), 2, 6), (LatentShape::line(3, 6), 3, 2)] {
-            let patches = Patches::new(&shape, side);
-            let z = Rng::new(1).normal_tensor(shape.dims(2), DType::F64, &Device::Cpu).unwrap();
-            let tokens = patches.split(&z).unwrap();
-            assert_eq!(tokens.dims(), [2, count, patches.width()]);
-            let back = patches.merge(&tokens, 2).unwrap();
-            assert_eq!(
-                back.flatten_all().unwrap().to_vec1::<f64>().unwrap(),
-                z.flatten_all().unwrap().to_vec1::<f64>().unwrap()
-            );
-        }
+        let tokens = self.enter.forward(&self.patches.split(z_t)?)?;
+        self.patches.merge(&self.leave.forward(&self.trunk.forward(&tokens, t, pass)?)?, z_t.dim(0)?)
     }
 }

@@ -1,0 +1,226 @@
+//! The score of a mixture of Gaussians whose shares come from the context.
+
+use candle_core::{D, DType, Tensor, Var};
+use lsgm_core::{Error, Init, LatentShape, Params, Pass, Result, Rng};
+use lsgm_nn::ops::{linear, softmax};
+use lsgm_nn::{Linear, init};
+use serde::{Deserialize, Serialize};
+
+use super::clusters::{Clusters, k_means};
+use super::patches::Patches;
+use super::trunk::Trunk;
+use super::{ScoreNetwork, TransformerConfig};
+use crate::Sde;
+
+/// Rounds of the clustering that the means start from.
+const ROUNDS: usize = 5;
+/// The narrowest Gaussian to start from.
+const SMALLEST_VARIANCE: f64 = 1e-3;
+
+/// Config of [`Mixture`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MixtureConfig {
+    /// Number of Gaussians; as many as the data have symbols, or a few more.
+    pub components: usize,
+    /// Standard deviation of the means where there are no encoded data to start from, below 1; together with their width
+    /// it makes N(0, 1).
+    pub spread: f64,
+    /// What the transformer that reads the context is like.
+    pub transformer: TransformerConfig,
+}
+
+impl Default for MixtureConfig {
+    fn default() -> Self {
+        Self { components: 256, spread: 0.5, transformer: TransformerConfig::default() }
+    }
+}
+
+impl MixtureConfig {
+    /// # Errors
+    /// [`Error::Config`] with a key below `key`.
+    pub fn validate(&self, key: &str, shape: &LatentShape) -> Result<()> {
+        if self.components == 0 {
+            return Err(Error::config(format!("{key}.components"), "must be positive"));
+        }
+        if !(self.spread > 0.0 && self.spread < 1.0) {
+            return Err(Error::config(format!("{key}.spread"), "must lie between 0 and 1"));
+        }
+        self.transformer.validate(&format!("{key}.transformer"), shape)
+    }
+}
+
+/// The score network for latents that gather in clusters, as those of discrete data do.
+///
+/// Given the rest of `z_0`, each token `y` of it is taken to come from a mixture of `K` Gaussians `N(c_k, s_k²)` with shares
+/// `π_k`. Diffused it is a mixture of `N(m_t c_k, v_k)`, `v_k = m_t² s_k² + σ_t²`, so that the noise in `y_t` is
+/// `ε' = σ_t Σ_k p_k (y_t - m_t c_k) / v_k` with `p_k ∝ π_k N(y_t; m_t c_k, v_k)`. Means, variances and a first guess of
+/// the shares are parameters. A transformer reads which Gaussians each token may come from under that guess, and says what
+/// the tokens together make of the shares. So the network has categories to reason about, and none of its capacity goes
+/// into the shape of their clusters.
+///
+/// Training starts from clusters of the encoder's means at the end of stage 1.
+#[derive(Debug)]
+pub struct Mixture {
+    sde: Sde,
+    patches: Patches,
+    means: Tensor,
+    log_variance: Tensor,
+    log_shares: Tensor,
+    enter: Linear,
+    symbols: Tensor,
+    trunk: Trunk,
+    leave: Linear,
+}
+
+impl Mixture {
+    /// Build the network; `config` is taken to be valid.
+    pub fn new(config: &MixtureConfig, shape: LatentShape, sde: Sde, params: &Params) -> Result<Self> {
+        let patches = Patches::new(&shape, config.transformer.patch);
+        let (inputs, width, count) = (patches.width(), config.transformer.channels, config.components);
+        let log_variance = Init::Const((1.0 - config.spread * config.spread).ln());
+        let weight = init::glorot_uniform(inputs, width);
+        Ok(Self {
+            sde,
+            means: params.get("means", (count, inputs), Init::Normal(config.spread))?,
+            log_variance: params.get("log_variance", (count, inputs), log_variance)?,
+            log_shares: params.get("log_shares", count, init::zeros())?,
+            enter: Linear::new_with(inputs, width, Some(init::zeros()), weight, &params.pp("x_embedder"))?,
+            symbols: params.get("symbols", (width, count), Init::Normal(1.0))?,
+            trunk: Trunk::new(&config.transformer, patches.count(), params)?,
+            leave: Linear::new_with(width, count, None, init::zeros(), &params.pp("final_layer.linear"))?,
+            patches,
+        })
+    }
+
+    /// The mixture at the times of a batch.
+    fn diffused(&self, t: &Tensor) -> Result<Diffused> {
+        let times: Vec<f64> = t.to_dtype(DType::F64)?.to_vec1()?;
+        let column = |value: &dyn Fn(f64) -> f64| -> Result<Tensor> {
+            let values: Vec<f64> = times.iter().map(|&t| value(t)).collect();
+            Ok(Tensor::new(values, t.device())?.reshape(((), 1, 1))?.to_dtype(t.dtype())?)
+        };
+        let (m, sigma) = (column(&|t| self.sde.mean_coefficient(t))?, column(&|t| self.sde.sigma(t))?);
+        let log_variance = self.log_variance.exp()?.broadcast_mul(&m.sqr()?)?.broadcast_add(&sigma.sqr()?)?.log()?;
+        let precision = log_variance.neg()?.exp()?;
+        let pull = precision.broadcast_mul(&m)?.broadcast_mul(&self.means)?;
+        let squares = pull.broadcast_mul(&m)?.broadcast_mul(&self.means)?;
+        let offset = ((squares + log_variance)?.sum(D::Minus1)? * -0.5)?.broadcast_add(&self.log_shares)?;
+        Ok(Diffused { sigma, precision, pull, offset: offset.unsqueeze(1)? })
+    }
+}
+
+/// A mixture at times `[B]`.
+struct Diffused {
+    /// `σ_t`, `[B, 1, 1]`.
+    sigma: Tensor,
+    /// `1 / v_k`, `[B, K, D]`.
+    precision: Tensor,
+    /// `m_t c_k / v_k`, `[B, K, D]`.
+    pull: Tensor,
+    /// What `log π_k N(y; m_t c_k, v_k)` holds beside `y`, up to what all components share: `[B, 1, K]`.
+    offset: Tensor,
+}
+
+impl Diffused {
+    /// `log π_k N(y; m_t c_k, v_k)` of tokens `[B, L, D]`, up to what all components share: `[B, L, K]`.
+    fn log_weights(&self, tokens: &Tensor) -> Result<Tensor> {
+        let features = Tensor::cat(&[tokens, &(tokens.sqr()? * -0.5)?], D::Minus1)?;
+        let coefficients = Tensor::cat(&[&self.pull, &self.precision], D::Minus1)?;
+        Ok(features.matmul(&coefficients.transpose(1, 2)?.contiguous()?)?.broadcast_add(&self.offset)?)
+    }
+
+    /// The noise in tokens that come from the components with these probabilities `[B, L, K]`.
+    fn noise(&self, tokens: &Tensor, probabilities: &Tensor) -> Result<Tensor> {
+        let precision = probabilities.matmul(&self.precision)?;
+        let pull = probabilities.matmul(&self.pull)?;
+        Ok(((tokens * precision)? - pull)?.broadcast_mul(&self.sigma)?)
+    }
+}
+
+impl ScoreNetwork for Mixture {
+    fn forward(&self, z_t: &Tensor, t: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
+        let mixture = self.diffused(t)?;
+        let tokens = self.patches.split(z_t)?;
+        let guess = mixture.log_weights(&tokens)?;
+        let entering = (linear(&softmax(&guess)?, &self.symbols, None)? + self.enter.forward(&tokens)?)?;
+        let context = self.leave.forward(&self.trunk.forward(&entering, t, pass)?)?;
+        let noise = mixture.noise(&tokens, &softmax(&(guess + context)?)?)?;
+        self.patches.merge(&noise, z_t.dim(0)?)
+    }
+
+    fn fits(&self) -> bool {
+        true
+    }
+
+    fn fit(&self, mean: &Tensor, variance: &Tensor, rng: &mut Rng) -> Result<()> {
+        let (count, dim) = self.means.dims2()?;
+        let tokens = |x: &Tensor| -> Result<Tensor> { Ok(self.patches.split(&x.detach())?.to_dtype(DType::F64)?) };
+        let points = tokens(mean)?.flatten_all()?.to_vec1::<f64>()?;
+        let variances = tokens(variance)?.flatten_all()?.to_vec1::<f64>()?;
+        let Clusters { means, counts, variances } = k_means(&points, &variances, dim, count, ROUNDS, rng);
+        let widths: Vec<f64> = variances.iter().map(|v| v.max(SMALLEST_VARIANCE).ln()).collect();
+        // An empty cluster still gets half a point.
+        let total = (points.len() / dim) as f64 + 0.5 * count as f64;
+        let shares: Vec<f64> = counts.iter().map(|&n| ((n as f64 + 0.5) / total).ln()).collect();
+        set(&self.means, means)?;
+        set(&self.log_variance, widths)?;
+        set(&self.log_shares, shares)
+    }
+}
+
+/// Set a trainable parameter.
+fn set(parameter: &Tensor, values: Vec<f64>) -> Result<()> {
+    if !parameter.is_variable() {
+        return Err(Error::contract("mixture", "a frozen score network cannot be fitted"));
+    }
+    let values = Tensor::from_vec(values, parameter.shape(), &candle_core::Device::Cpu)?;
+    Ok(Var::from_tensor(parameter)?.set(&values.to_dtype(parameter.dtype())?.to_device(parameter.device())?)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::SdeConfig;
+    use candle_core::Device;
+    use lsgm_core::{ParamStore, Rng};
+
+    /// Without a context it is the score of a mixture of Gaussians, here against its density by central differences.
+    #[test]
+    fn it_starts_as_the_score_of_a_mixture_of_gaussians() {
+        let config = MixtureConfig {
+            components: 5,
+            spread: 0.6,
+            transformer: TransformerConfig { channels: 8, heads: 2, blocks: 1, embedding: 8, ..Default::default() },
+        };
+        let shape = LatentShape::line(2, 3);
+        let sde = Sde::new(&SdeConfig::default()).unwrap();
+        let store = ParamStore::new(DType::F64, &Device::Cpu, Rng::new(1));
+        let network = Mixture::new(&config, shape, sde, &store.root()).unwrap();
+        let means = network.means.to_vec2::<f64>().unwrap();
+        let (t, mut rng) = (0.2, Rng::new(2));
+        let (m, sigma) = (sde.mean_coefficient(t), sde.sigma(t));
+        let v = m * m * (1.0 - 0.36) + sigma * sigma;
+        let log_density = |y: &[f64; 2]| {
+            let square = |c: &[f64]| y.iter().zip(c).map(|(y, c)| (y - m * c).powi(2)).sum::<f64>();
+            means.iter().map(|c| (-0.5 * square(c) / v).exp()).sum::<f64>().ln()
+        };
+
+        let z = rng.normal_tensor(shape.dims(1), DType::F64, &Device::Cpu).unwrap();
+        let times = Tensor::new(&[t], &Device::Cpu).unwrap();
+        let noise = network.forward(&z, &times, &mut Pass::eval(&mut rng)).unwrap().squeeze(0).unwrap();
+        let (z, noise) = (z.squeeze(0).unwrap().to_vec2::<f64>().unwrap(), noise.to_vec2::<f64>().unwrap());
+        let h = 1e-5;
+        for i in 0..3 {
+            for d in 0..2 {
+                let moved = |by: f64| {
+                    let mut y = [z[0][i], z[1][i]];
+                    y[d] += by;
+                    log_density(&y)
+                };
+                let score = (moved(h) - moved(-h)) / (2.0 * h);
+                assert!((noise[d][i] + sigma * score).abs() < 1e-8, "{} {}", noise[d][i], -sigma * score);
+            }
+        }
+    }
+}

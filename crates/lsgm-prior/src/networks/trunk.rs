@@ -1,0 +1,141 @@
+//! The blocks between the tokens that enter a transformer and those that leave it.
+
+use candle_core::{D, Tensor};
+use lsgm_core::{Error, Init, Params, Pass, Result};
+use lsgm_nn::ops::{gelu, layer_norm, silu};
+use lsgm_nn::{Dropout, Linear, MultiHeadAttention, TimeEmbedding, init};
+
+use super::TransformerConfig;
+
+/// Longest wave of the rotary embedding, as in Su et al. (2021).
+const LONGEST_WAVE: f64 = 10_000.0;
+
+/// Positions, blocks with adaptive layer norm on the time, and a last adaptive layer norm: tokens `[B, L, channels]` to
+/// tokens of the same shape.
+#[derive(Debug)]
+pub(super) struct Trunk {
+    features: TimeEmbedding,
+    time: [Linear; 2],
+    position: Tensor,
+    blocks: Vec<Block>,
+    norm: Norm,
+    modulation: Linear,
+}
+
+impl Trunk {
+    /// For `count` tokens.
+    pub(super) fn new(config: &TransformerConfig, count: usize, params: &Params) -> Result<Self> {
+        let width = config.channels;
+        let open = config.open_gates;
+        let time = |inputs, name: &str| {
+            let weight = if open { init::glorot_uniform(inputs, width) } else { Init::Normal(0.02) };
+            Linear::new_with(inputs, width, Some(init::zeros()), weight, &params.pp(name))
+        };
+        // As large as the tokens, so that the layer norm does not hide the tokens' length.
+        let position = Init::Normal(if open { 0.3 } else { 0.02 });
+        Ok(Self {
+            features: TimeEmbedding { scale: config.embedding_scale, ..TimeEmbedding::new(config.embedding) },
+            time: [time(config.embedding, "t_embedder.mlp.0")?, time(width, "t_embedder.mlp.2")?],
+            position: params.get("pos_embed", (1, count, width), position)?,
+            blocks: (0..config.blocks)
+                .map(|i| Block::new(config, &params.pp("blocks").pp(i)))
+                .collect::<Result<_>>()?,
+            norm: Norm::new(width, params)?,
+            modulation: zero_linear(width, 2 * width, &params.pp("final_layer.adaLN_modulation.1"))?,
+        })
+    }
+
+    pub(super) fn forward(&self, tokens: &Tensor, t: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
+        let embedding = self.embed(t)?;
+        let mut x = tokens.broadcast_add(&self.position)?;
+        for block in &self.blocks {
+            x = block.forward(&x, &embedding, pass)?;
+        }
+        let parts = modulations(&self.modulation, &embedding, 2)?;
+        let [shift, scale] = parts.as_slice() else { return Err(wrong_modulation()) };
+        self.norm.modulated(&x, shift, scale)
+    }
+
+    /// The activated time embedding `[B, channels]`.
+    fn embed(&self, t: &Tensor) -> Result<Tensor> {
+        let [first, second] = &self.time;
+        silu(&second.forward(&silu(&first.forward(&self.features.forward(t)?)?)?)?)
+    }
+}
+
+/// Attention and a feed-forward layer, each scaled, shifted and gated by the time; the identity at the start, unless the
+/// gates are open.
+#[derive(Debug)]
+struct Block {
+    norm: Norm,
+    attention: MultiHeadAttention,
+    feed_forward: [Linear; 2],
+    modulation: Linear,
+    dropout: Dropout,
+    /// What is added to both gates.
+    open: f64,
+}
+
+impl Block {
+    fn new(config: &TransformerConfig, params: &Params) -> Result<Self> {
+        let (width, wide) = (config.channels, config.channels * config.expansion);
+        let linear = |inputs, outputs, name: &str| {
+            let weight = init::glorot_uniform(inputs, outputs);
+            Linear::new_with(inputs, outputs, Some(init::zeros()), weight, &params.pp(name))
+        };
+        let attention = MultiHeadAttention::new(width, config.heads, &params.pp("attn"))?;
+        Ok(Self {
+            norm: Norm::new(width, params)?,
+            attention: if config.rotary { attention.with_rotary(LONGEST_WAVE) } else { attention },
+            feed_forward: [linear(width, wide, "mlp.fc1")?, linear(wide, width, "mlp.fc2")?],
+            modulation: zero_linear(width, 6 * width, &params.pp("adaLN_modulation.1"))?,
+            dropout: Dropout { p: config.dropout },
+            open: f64::from(u8::from(config.open_gates)),
+        })
+    }
+
+    fn forward(&self, x: &Tensor, embedding: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
+        let parts = modulations(&self.modulation, embedding, 6)?;
+        let [shift1, scale1, gate1, shift2, scale2, gate2] = parts.as_slice() else { return Err(wrong_modulation()) };
+        let mixed = self.attention.forward(&self.norm.modulated(x, shift1, scale1)?)?;
+        let x = (x + mixed.broadcast_mul(&(gate1 + self.open)?)?)?;
+        let [first, second] = &self.feed_forward;
+        let wide = gelu(&first.forward(&self.norm.modulated(&x, shift2, scale2)?)?)?;
+        let fed = second.forward(&self.dropout.forward(&wide, pass)?)?;
+        Ok((&x + fed.broadcast_mul(&(gate2 + self.open)?)?)?)
+    }
+}
+
+/// Layer norm without parameters of its own.
+#[derive(Debug)]
+struct Norm {
+    one: Tensor,
+    zero: Tensor,
+}
+
+impl Norm {
+    fn new(width: usize, params: &Params) -> Result<Self> {
+        let one = Tensor::ones(width, params.dtype(), &params.device())?;
+        Ok(Self { zero: one.zeros_like()?, one })
+    }
+
+    /// `norm(x) · (1 + scale) + shift` for `x` `[B, L, D]` and `[B, 1, D]` of each of the others.
+    fn modulated(&self, x: &Tensor, shift: &Tensor, scale: &Tensor) -> Result<Tensor> {
+        let x = layer_norm(x, &self.one, &self.zero, 1e-6)?;
+        Ok(x.broadcast_mul(&(scale + 1.0)?)?.broadcast_add(shift)?)
+    }
+}
+
+/// A layer that starts at zero.
+pub(super) fn zero_linear(inputs: usize, outputs: usize, params: &Params) -> Result<Linear> {
+    Linear::new_with(inputs, outputs, Some(init::zeros()), init::zeros(), params)
+}
+
+/// `count` tensors `[B, 1, D]` of the embedding.
+fn modulations(layer: &Linear, embedding: &Tensor, count: usize) -> Result<Vec<Tensor>> {
+    Ok(layer.forward(embedding)?.unsqueeze(1)?.chunk(count, D::Minus1)?)
+}
+
+fn wrong_modulation() -> Error {
+    Error::contract("transformer", "a modulation of another width")
+}
