@@ -1,4 +1,4 @@
-//! Training through the binary, from the shipped config with smaller networks and shorter stages: samples have the motifs of the data.
+//! Training through the binary, from the shipped config on shorter sequences: samples have the motifs of the data.
 
 use std::path::Path;
 use std::process::Command;
@@ -6,19 +6,16 @@ use std::process::Command;
 use serde_json::Value;
 
 #[test]
-fn motifs_are_far_more_frequent_in_samples_than_by_chance() {
+fn motifs_are_as_frequent_in_samples_as_in_the_data() {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let dir = tempfile::tempdir().unwrap();
     let run = dir.path().join("run");
     let set = [
-        "autoencoder.channels=32",
-        "prior.network.channels=64",
-        "prior.network.blocks=2",
-        "train.vae.steps=1500",
+        "data.length=32",
+        "train.vae.steps=5000",
         "train.lsgm.steps=1500",
         "train.sample_count=16",
         "evaluate.ode_items=0",
-        "evaluate.samples=1000",
         "evaluate.after_training=200",
     ];
     let mut train = Command::new(env!("CARGO_BIN_EXE_dna"));
@@ -32,12 +29,11 @@ fn motifs_are_far_more_frequent_in_samples_than_by_chance() {
     assert_eq!(measures.len(), 2, "{report}");
     for measure in measures {
         let ratio = measure["value"].as_f64().unwrap();
-        // By chance a motif of eight is in one sequence of a thousand: a ratio below 0.003. The whole training comes close to 1.
-        assert!((0.1..=1.5).contains(&ratio), "{measure}");
+        assert!((0.8..=1.2).contains(&ratio), "{measure}");
     }
-    // Independent bases have 64 ln 4 = 88.7 nats.
-    assert!(report["nelbo"]["mean"].as_f64().unwrap() < 86.0, "{report}");
+    // Independent bases have 32 ln 4 = 44.4 nats.
+    assert!(report["nelbo"]["mean"].as_f64().unwrap() < 40.0, "{report}");
     let samples = std::fs::read_to_string(run.join("samples/samples.txt")).unwrap();
     assert_eq!(samples.lines().count(), 16);
-    assert!(samples.lines().all(|l| l.len() == 64 && l.chars().all(|c| "ACGT".contains(c))), "{samples}");
+    assert!(samples.lines().all(|l| l.len() == 32 && l.chars().all(|c| "ACGT".contains(c))), "{samples}");
 }

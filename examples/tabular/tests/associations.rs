@@ -14,8 +14,8 @@ fn samples_have_the_associations_of_the_data() {
     let set = [
         "data.file=households.csv",
         "autoencoder.width=128",
-        "prior.network.channels=64",
-        "prior.network.blocks=2",
+        "prior.network.transformer.channels=64",
+        "prior.network.transformer.blocks=2",
         "train.vae.steps=1000",
         "train.lsgm.steps=1000",
         "train.sample_count=16",
