@@ -1,12 +1,12 @@
-//! What importance sampling of the diffusion times is worth: the variance of the likelihood loss's gradient with respect
-//! to the score network, on the latents of a trained run on binary images.
+//! What the choice of diffusion times and the average over the posterior are worth: the variance of the likelihood loss's
+//! gradient with respect to the score network, on the latents of a trained run on binary images.
 //!
 //! ```sh
 //! cargo run --release --example gradient_variance -- runs/mnist DIR_WITH_MNIST
 //! ```
 //!
-//! One batch of posterior samples stays the same; times and noise are drawn anew, and the scatter of the gradients is
-//! summed over all parameters. `stratified` times share one uniform number within a batch.
+//! One batch of posteriors stays the same; samples of them, times and noise are drawn anew, and the scatter of the
+//! gradients is summed over all parameters. `stratified` times share one uniform number within a batch.
 
 use std::error::Error;
 use std::path::Path;
@@ -42,11 +42,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut rng = Rng::new(1);
     let test = modality.dataset(Split::Test, Some(Path::new(&data)))?;
     let x = test.batch(&(0..ITEMS).collect::<Vec<_>>(), &mut rng)?.x;
-    let z0 = model.autoencoder.encode(&x, &mut Pass::eval(&mut rng))?.latents()?.prior.detach();
     let vars: Vec<_> = store.vars().into_iter().filter(|(name, _)| name.starts_with("prior.")).collect();
-    println!("{:<12}{:>12}{:>16}{:>16}", "weighting", "times", "variance", "norm of mean");
-    for weighting in [Weighting::LlUniform, Weighting::LlIw] {
-        for stratified in [false, true] {
+    println!("{:<12}{:>12}{:>12}{:>16}{:>16}", "weighting", "times", "posterior", "variance", "norm of mean");
+    for weighting in [Weighting::LlUniform, Weighting::LlIw, Weighting::LlAngle] {
+        for (stratified, averaged) in [(false, false), (true, false), (false, true), (true, true)] {
             let mut rng = Rng::new(2);
             let mut scatter = Scatter::default();
             for _ in 0..DRAWS {
@@ -54,11 +53,19 @@ fn main() -> Result<(), Box<dyn Error>> {
                     true => model.prior.stratified_times(weighting, ITEMS, &mut rng)?,
                     false => model.prior.sample_times(weighting, ITEMS, &mut rng)?,
                 };
-                let loss = model.prior.cross_entropy(&z0, &times, &mut Pass::eval(&mut rng))?.mean_all()?;
+                let posterior = model.autoencoder.encode(&x, &mut Pass::eval(&mut rng))?;
+                let latents = match averaged {
+                    true => posterior.conditional()?,
+                    false => posterior.latents()?.prior.into(),
+                };
+                let loss =
+                    model.prior.cross_entropy(latents.detach(), &times, &mut Pass::eval(&mut rng))?.mean_all()?;
                 scatter.add(&Gradients::collect(&loss.backward()?, &vars))?;
             }
             let times = if stratified { "stratified" } else { "independent" };
-            println!("{:<12}{times:>12}{:>16.4e}{:>16.4e}", weighting.name(), scatter.variance(), scatter.mean_norm());
+            let posterior = if averaged { "averaged" } else { "sampled" };
+            let (variance, norm) = (scatter.variance(), scatter.mean_norm());
+            println!("{:<12}{times:>12}{posterior:>12}{variance:>16.4e}{norm:>16.4e}", weighting.name());
         }
     }
     Ok(())

@@ -107,6 +107,8 @@ pub struct Evaluation {
 struct Terms {
     reconstruction: Vec<f64>,
     neg_entropy: Vec<f64>,
+    /// `log q(z0 | x)` of the sample that the ODE is given.
+    log_q: Vec<f64>,
     cross_entropy: Vec<f64>,
     normal_prior_kl: Vec<f64>,
     side_kl: Vec<f64>,
@@ -175,6 +177,7 @@ impl Terms {
         }
         extend(&mut self.reconstruction, &likelihood.log_prob(x)?.neg()?)?;
         extend(&mut self.neg_entropy, &posterior.neg_entropy()?)?;
+        extend(&mut self.log_q, &posterior.log_q()?)?;
         extend(&mut self.normal_prior_kl, &kl)?;
         extend(&mut self.cross_entropy, &cross_entropy(model, &latents, config.time_samples, pass.rng)?)?;
         match side {
@@ -269,8 +272,9 @@ impl OdeTerms {
         if n == 0 {
             return None;
         }
+        // Both densities of one sample: they rise and fall together.
         let with_ode: Vec<f64> =
-            (0..n).map(|i| terms.reconstruction[i] + terms.neg_entropy[i] + terms.side_kl[i] - self.log_p[i]).collect();
+            (0..n).map(|i| terms.reconstruction[i] + terms.log_q[i] + terms.side_kl[i] - self.log_p[i]).collect();
         Some(OdeEvaluation {
             nelbo_ode: Estimate::nats(&with_ode),
             nelbo_same_items: Estimate::nats(&nelbo[..n]),

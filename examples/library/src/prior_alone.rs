@@ -25,7 +25,7 @@ pub(crate) fn run(steps: usize) -> Result<[f64; 2]> {
     let scale = Tensor::new(&[[[0.5f32], [1.5]]], &device)?;
     for step in 0..steps {
         let z0 = rng.normal_tensor((128, 2, 1), DType::F32, &device)?.broadcast_mul(&scale)?;
-        let times = prior.stratified_times(Weighting::LlIw, 128, &mut rng)?;
+        let times = prior.stratified_times(Weighting::LlAngle, 128, &mut rng)?;
         let loss = prior.cross_entropy(&z0, &times, &mut Pass::train(&mut rng))?.mean_all()?;
         let gradients = Gradients::collect(&backward(&loss)?, optimizer.vars());
         let rate = 4e-3 * (1.0 - step as f64 / steps as f64);

@@ -83,7 +83,7 @@ fn unknown_keys_are_refused_everywhere() {
         ("[train.vae.optimizer]\nbeta3 = 1\n", 9, "train.vae.optimizer.beta3", "train.vae.optimizer.beta"),
         ("[vae]\n", 8, "vae", "train.vae"),
         // A key of the default kind of network, and nothing near among those of this one.
-        ("[prior.network]\nkind = 'mixture'\nblocks = 2\n", 10, "prior.network.blocks", "prior.network.components"),
+        ("[prior.network]\nkind = 'mixture'\nblocks = 2\n", 10, "prior.network.blocks", "prior.network.spread"),
     ] {
         let message = refused(&format!("{MINIMAL}{extra}"));
         assert!(message.starts_with(&format!("{PATH}:{place}: unknown key `{key}`")), "{message}");
