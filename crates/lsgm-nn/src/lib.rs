@@ -15,6 +15,7 @@ pub mod init;
 mod layers;
 pub mod ops;
 pub mod optim;
+mod precision;
 
 // Kernels run over several slices in step, by index, and take the slices of an operation one by one.
 #[allow(clippy::needless_range_loop, clippy::too_many_arguments)]
@@ -25,3 +26,4 @@ pub use categorical::Categorical;
 pub use kernels::InstructionSet;
 pub use layers::*;
 pub use ops::Activation;
+pub use precision::{Precision, with_precision};

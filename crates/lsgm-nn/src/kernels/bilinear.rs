@@ -6,7 +6,7 @@ use super::{Float, uninit};
 
 /// Where each of `outputs` positions lies between `inputs` ones, first on first and last on last: the neighbour below,
 /// the one above, and the share of the latter.
-fn stencil<T: Float>(inputs: usize, outputs: usize) -> Vec<(usize, usize, T)> {
+pub(crate) fn stencil<T: Float>(inputs: usize, outputs: usize) -> Vec<(usize, usize, T)> {
     let step = (inputs - 1) as f64 / (outputs - 1).max(1) as f64;
     (0..outputs)
         .map(|i| {

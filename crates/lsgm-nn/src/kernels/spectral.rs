@@ -3,7 +3,7 @@
 use super::{Float, Isa, dispatch, sums_in};
 
 /// Vectors shorter than this are divided by it in place of their length.
-const SHORTEST: f64 = 1e-3;
+pub(crate) const SHORTEST: f64 = 1e-3;
 
 /// Scale `x` to length 1 and return its former length.
 #[inline(always)]

@@ -1,6 +1,8 @@
 use candle_core::{DType, Device, Tensor};
 use lsgm_core::Result;
 
+use crate::ops::has_kernel;
+
 /// The sinusoidal features of DDPM (Ho et al. 2020): for `t: [B]` the row `[sin(s·t·f_i) ..., cos(s·t·f_i) ...]` with
 /// frequencies `f_i = max_period^(−i/(dim/2 − 1))`, `[B, dim]`. An odd `dim` ends with a column of zeros.
 ///
@@ -9,10 +11,13 @@ use lsgm_core::Result;
 /// # Errors
 /// When `t` has more than one dimension.
 pub fn sinusoidal(t: &Tensor, dim: usize, scale: f64, max_period: f64) -> Result<Tensor> {
-    let times = t.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
     let half = dim / 2;
     let step = max_period.ln() / (half.max(2) - 1) as f64;
     let frequencies: Vec<f64> = (0..half).map(|i| (-step * i as f64).exp() * scale).collect();
+    if !has_kernel(t) {
+        return on_the_device(t, dim, frequencies);
+    }
+    let times = t.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
     let mut rows = Vec::with_capacity(times.len() * dim);
     for time in &times {
         rows.extend(frequencies.iter().map(|f| (time * f).sin()));
@@ -20,6 +25,15 @@ pub fn sinusoidal(t: &Tensor, dim: usize, scale: f64, max_period: f64) -> Result
         rows.extend(std::iter::repeat_n(0.0, dim - 2 * half));
     }
     Ok(Tensor::from_vec(rows, (times.len(), dim), &Device::Cpu)?.to_dtype(t.dtype())?.to_device(t.device())?)
+}
+
+/// The features without a look at the times from the host.
+fn on_the_device(t: &Tensor, dim: usize, frequencies: Vec<f64>) -> Result<Tensor> {
+    let (batch, half) = (t.dims1()?, frequencies.len());
+    let frequencies = Tensor::from_vec(frequencies, (1, half), &Device::Cpu)?.to_device(t.device())?;
+    let angles = t.detach().to_dtype(DType::F64)?.reshape((batch, 1))?.broadcast_mul(&frequencies)?;
+    let rows = Tensor::cat(&[angles.sin()?, angles.cos()?], 1)?.pad_with_zeros(1, 0, dim - 2 * half)?;
+    Ok(rows.to_dtype(t.dtype())?)
 }
 
 /// [`sinusoidal`] features with fixed numbers.

@@ -3,7 +3,8 @@
 use candle_core::{Shape, Tensor};
 use lsgm_core::Result;
 
-use super::custom::{Op, View, apply1};
+use super::composed;
+use super::custom::{Op, View, apply1, has_kernel};
 use crate::kernels::Float;
 use crate::kernels::pointwise::{Function, gradient, value};
 
@@ -39,6 +40,9 @@ macro_rules! functions {
         /// # Errors
         /// An element type other than `f32` and `f64`.
         pub fn $name(x: &Tensor) -> Result<Tensor> {
+            if !has_kernel(x) {
+                return composed::$name(x);
+            }
             apply1(Pointwise(Function::$variant), [x])
         }
     )* };

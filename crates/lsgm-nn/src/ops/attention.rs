@@ -5,7 +5,8 @@ use std::sync::OnceLock;
 use candle_core::{Shape, Tensor};
 use lsgm_core::Result;
 
-use super::custom::{Op, View, apply3, fault};
+use super::composed;
+use super::custom::{Op, View, apply3, fault, has_kernel};
 use crate::kernels::Float;
 use crate::kernels::attention::{Sizes, backward, forward};
 
@@ -28,6 +29,9 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, scale: f64) -> Result<Tenso
             ));
         }
     };
+    if !has_kernel(q) {
+        return composed::attention(q, k, v, scale);
+    }
     apply3(Attention { sizes, log_sums: OnceLock::new() }, [q, k, v])
 }
 

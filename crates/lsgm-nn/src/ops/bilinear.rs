@@ -3,7 +3,8 @@
 use candle_core::{Shape, Tensor};
 use lsgm_core::Result;
 
-use super::custom::{Op, View, apply1, fault};
+use super::composed;
+use super::custom::{Op, View, apply1, fault, has_kernel};
 use crate::kernels::Float;
 use crate::kernels::bilinear::{gather, spread};
 
@@ -14,6 +15,7 @@ use crate::kernels::bilinear::{gather, spread};
 /// Another number of dimensions, or a factor of zero.
 pub fn upsample_bilinear2d(x: &Tensor, factor: usize) -> Result<Tensor> {
     match x.dims() {
+        [_, _, _, _] if factor > 0 && !has_kernel(x) => composed::upsample_bilinear(x, factor),
         [_, _, height, width] if factor > 0 => apply1(Bilinear { size: (*height, *width), factor }, [x]),
         dims => Err(fault(
             "upsample_bilinear2d",

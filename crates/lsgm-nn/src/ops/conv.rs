@@ -3,7 +3,8 @@
 use candle_core::{Shape, Tensor};
 use lsgm_core::Result;
 
-use super::custom::{Op, View, apply2, apply3, fault};
+use super::composed;
+use super::custom::{Op, View, apply2, apply3, fault, has_kernel};
 use crate::kernels::Float;
 use crate::kernels::conv::{Geometry, channel_sums, data_gradient, forward, weight_gradient};
 
@@ -246,6 +247,10 @@ fn apply_conv(
         dilation: c.dilation,
         output,
     };
+    if !has_kernel(x) {
+        let y = composed::conv(&geometry, &plane(rank, x)?, &plane(rank, w)?, bias)?;
+        return Ok(y.reshape(shape(rank, batch, outputs, output))?);
+    }
     let conv = Conv { geometry, rank };
     match bias {
         Some(bias) => apply3(conv, [x, w, bias]),
@@ -295,6 +300,10 @@ fn apply_transpose(
         dilation: c.dilation,
         output: (height, width),
     };
+    if !has_kernel(x) {
+        let y = composed::conv_transpose(&geometry, &plane(rank, x)?, &plane(rank, w)?, bias)?;
+        return Ok(y.reshape(shape(rank, batch, per_group * c.groups, output))?);
+    }
     let transpose = ConvTranspose { geometry, rank };
     match bias {
         Some(bias) => apply3(transpose, [x, w, bias]),
@@ -304,6 +313,11 @@ fn apply_transpose(
 
 fn shape(rank: usize, batch: usize, channels: usize, (h, w): (usize, usize)) -> Shape {
     if rank == 1 { (batch, channels, w).into() } else { (batch, channels, h, w).into() }
+}
+
+/// A line as a plane of one row.
+fn plane(rank: usize, t: &Tensor) -> Result<Tensor> {
+    Ok(if rank == 1 { t.unsqueeze(2)? } else { t.clone() })
 }
 
 struct Conv {

@@ -1,5 +1,7 @@
 //! What every op shares: how a kernel becomes a node of candle's graph.
 
+use std::cell::Cell;
+
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Device, Layout, Shape, Storage, Tensor};
 use lsgm_core::{Error, Result};
 
@@ -40,6 +42,29 @@ pub(crate) fn fault(op: &str, message: impl std::fmt::Display) -> Error {
     Error::Tensor(candle_core::Error::Msg(format!("{op}: {message}")))
 }
 
+thread_local! {
+    static KERNELS: Cell<bool> = const { Cell::new(true) };
+}
+
+/// Whether kernels of this crate serve `x`; if not, an op is composed of tensor operations (`composed`).
+pub(crate) fn has_kernel(x: &Tensor) -> bool {
+    x.device().is_cpu() && KERNELS.get()
+}
+
+/// Run `f` as on a device without kernels: every op that this thread applies is composed of tensor operations, which agree
+/// with the kernels up to rounding. It serves tests.
+pub fn without_kernels<R>(f: impl FnOnce() -> R) -> R {
+    /// Ends when dropped, whatever happens.
+    struct Outer(bool);
+    impl Drop for Outer {
+        fn drop(&mut self) {
+            KERNELS.set(self.0);
+        }
+    }
+    let _outer = Outer(KERNELS.replace(false));
+    f()
+}
+
 /// Contiguous inputs of one float type on the CPU, none of them empty.
 fn prepare<const N: usize>(op: &str, inputs: [&Tensor; N]) -> Result<[Tensor; N]> {
     let shapes = || inputs.iter().map(|t| format!("{:?} {:?}", t.dtype(), t.dims())).collect::<Vec<_>>().join(", ");
@@ -50,8 +75,9 @@ fn prepare<const N: usize>(op: &str, inputs: [&Tensor; N]) -> Result<[Tensor; N]
     if inputs.iter().any(|t| t.elem_count() == 0) {
         return Err(fault(op, format!("an input is empty: {}", shapes())));
     }
-    if inputs.iter().any(|t| !t.device().is_cpu()) {
-        return Err(fault(op, "there is a CPU kernel only; move the inputs to the CPU"));
+    if inputs.iter().any(|t| !has_kernel(t)) {
+        let devices = inputs.map(|t| format!("{:?}", t.device().location()));
+        return Err(fault(op, format!("inputs must be on one device, not on {}", devices.join(", "))));
     }
     let mut contiguous = inputs.map(Tensor::clone);
     for t in &mut contiguous {

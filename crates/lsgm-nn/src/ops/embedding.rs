@@ -3,7 +3,8 @@
 use candle_core::{DType, Shape, Tensor};
 use lsgm_core::Result;
 
-use super::custom::{Op, View, apply1, fault};
+use super::composed;
+use super::custom::{Op, View, apply1, fault, has_kernel};
 use crate::kernels::{Float, uninit};
 
 /// Rows `ids: [..]` (`u32`) of `table: [V, D]`: `[.., D]`.
@@ -14,6 +15,9 @@ pub fn embedding(table: &Tensor, ids: &Tensor) -> Result<Tensor> {
     let &[rows, _] = table.dims() else {
         return Err(fault("embedding", format!("table {:?} must be [V, D]", table.dims())));
     };
+    if !has_kernel(table) {
+        return composed::embedding(table, ids);
+    }
     let leading = ids.dims().to_vec();
     let ids = checked_ids("embedding", ids, rows)?;
     apply1(Embedding { ids, leading }, [table])

@@ -3,7 +3,8 @@
 use candle_core::{Shape, Tensor};
 use lsgm_core::Result;
 
-use super::custom::{Op, View, apply3, fault};
+use super::composed;
+use super::custom::{Op, View, apply3, fault, has_kernel};
 use crate::kernels::Float;
 use crate::kernels::resample::{add_gated, gate_gradient, scaled_gate};
 
@@ -17,6 +18,9 @@ pub fn gated_residual(skip: &Tensor, x: &Tensor, gate_logits: &Tensor, scale: f6
         let message =
             format!("skip {skip:?} and input {x:?} must have one shape [B, C, ..], and gates {gate:?} [B, C]");
         return Err(fault("gated_residual", message));
+    }
+    if !has_kernel(x) {
+        return composed::gated_residual(skip, x, gate_logits, scale);
     }
     apply3(GatedResidual { scale }, [skip, x, gate_logits])
 }

@@ -4,7 +4,8 @@ use candle_core::{Shape, Tensor};
 use lsgm_core::Result;
 use rayon::prelude::*;
 
-use super::custom::{Op, View, apply1, apply2, fault};
+use super::composed;
+use super::custom::{Op, View, apply1, apply2, fault, has_kernel};
 use super::log_softmax;
 use crate::kernels::pointwise::{bernoulli_block, bernoulli_logits_block};
 use crate::kernels::{Float, uninit};
@@ -24,6 +25,9 @@ pub fn bernoulli_log_prob(logits: &Tensor, x: &Tensor) -> Result<Tensor> {
             format!("logits {logits:?} and items {x:?} must have one shape [B, ..]"),
         ));
     }
+    if !has_kernel(logits) {
+        return composed::bernoulli_log_prob(logits, x);
+    }
     apply2(Bernoulli, [logits, x])
 }
 
@@ -37,6 +41,9 @@ pub fn categorical_log_prob(logits: &Tensor, ids: &Tensor) -> Result<Tensor> {
         [leading @ .., classes] if leading == ids.dims() => *classes,
         dims => return Err(fault(op, format!("ids {:?} do not fit logits {dims:?}", ids.dims()))),
     };
+    if !has_kernel(logits) {
+        return composed::pick(&log_softmax(logits)?, ids);
+    }
     let ids = super::embedding::checked_ids(op, ids, classes)?;
     apply1(Pick { ids }, [&log_softmax(logits)?])
 }

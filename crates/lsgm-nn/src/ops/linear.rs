@@ -3,7 +3,8 @@
 use candle_core::{Shape, Tensor};
 use lsgm_core::Result;
 
-use super::custom::{Op, View, apply2, apply3, fault};
+use super::composed;
+use super::custom::{Op, View, apply2, apply3, fault, has_kernel};
 use crate::kernels::{Float, linear as kernel};
 
 /// `x · wᵀ + bias` for `x: [.., I]`, `w: [O, I]`, `bias: [O]`: `[.., O]`.
@@ -17,6 +18,7 @@ pub fn linear(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     };
     match bias {
         Some(b) if b.dims() != [outputs] => Err(fault("linear", format!("bias {:?} must be [{outputs}]", b.dims()))),
+        bias if !has_kernel(x) => composed::linear(x, w, bias),
         Some(bias) => apply3(Linear { inputs, outputs }, [x, w, bias]),
         None => apply2(Linear { inputs, outputs }, [x, w]),
     }

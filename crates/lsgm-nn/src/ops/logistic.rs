@@ -3,7 +3,8 @@
 use candle_core::{Shape, Tensor};
 use lsgm_core::Result;
 
-use super::custom::{Op, View, apply2, fault};
+use super::composed;
+use super::custom::{Op, View, apply2, fault, has_kernel};
 use crate::kernels::Float;
 use crate::kernels::logistic::{Logistics, log_prob, log_prob_gradient};
 
@@ -62,6 +63,9 @@ pub fn discretized_logistic_log_prob(
             op,
             format!("parameters {parameters:?} must have {planes} channels for pixels {:?}", x.dims()),
         ));
+    }
+    if !has_kernel(parameters) {
+        return composed::discretized_logistic_log_prob(&s, parameters, x);
     }
     apply2(DiscretizedLogistic(s), [parameters, &x.detach()])
 }

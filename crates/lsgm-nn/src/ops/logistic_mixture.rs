@@ -4,7 +4,8 @@ use candle_core::{DType, Device, Shape, Tensor};
 use lsgm_core::Result;
 use rayon::prelude::*;
 
-use super::custom::{Op, View, apply1, fault};
+use super::composed;
+use super::custom::{Op, View, apply1, fault, has_kernel};
 use crate::kernels::logistic_mixture::{Bins, item_gradient, item_log_prob};
 use crate::kernels::{Float, uninit};
 
@@ -27,6 +28,9 @@ pub fn logistic_mixture_log_prob(params: &Tensor, x: &Tensor, levels: usize) -> 
     }
     if levels < 2 {
         return Err(fault(op, "give at least 2 levels"));
+    }
+    if !has_kernel(params) {
+        return composed::logistic_mixture_log_prob(params, &x.to_dtype(params.dtype())?, levels);
     }
     let x = x.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
     apply1(Mixture { x, bins: Bins { levels } }, [params])

@@ -1,10 +1,10 @@
 //! Multiplication with a constant.
 
-use candle_core::{Shape, Tensor};
+use candle_core::{Device, Shape, Tensor};
 use lsgm_core::Result;
 use rayon::prelude::*;
 
-use super::custom::{Op, View, apply1, fault};
+use super::custom::{Op, View, apply1, fault, has_kernel};
 use crate::kernels::{BLOCK, Float, uninit};
 
 /// `x · factors` elementwise with constants `factors` in the order of `x`'s elements; no gradient reaches them.
@@ -14,6 +14,10 @@ use crate::kernels::{BLOCK, Float, uninit};
 pub fn mask(x: &Tensor, factors: Vec<f32>) -> Result<Tensor> {
     if factors.len() != x.elem_count() {
         return Err(fault("mask", format!("{} factors for an input of {:?}", factors.len(), x.dims())));
+    }
+    if !has_kernel(x) {
+        let factors = Tensor::from_vec(factors, x.shape(), &Device::Cpu)?.to_dtype(x.dtype())?;
+        return Ok((x * factors.to_device(x.device())?)?);
     }
     apply1(Mask(factors), [x])
 }

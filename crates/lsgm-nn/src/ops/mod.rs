@@ -1,11 +1,12 @@
 //! Differentiable operations with hand-written kernels for the CPU.
 //!
 //! Each takes tensors of any layout, `f32` or `f64`, and computes the gradients of those inputs only that lead to a
-//! variable. None has a second derivative.
+//! variable. None has a second derivative. On a GPU they are composed of tensor operations.
 
 mod activation;
 mod attention;
 mod bilinear;
+mod composed;
 mod conv;
 mod custom;
 mod embedding;
@@ -31,6 +32,8 @@ pub use conv::{
     Conv1dConfig, Conv2dConfig, ConvTranspose1dConfig, ConvTranspose2dConfig, conv_transpose1d, conv_transpose2d,
     conv1d, conv2d,
 };
+pub(crate) use custom::has_kernel;
+pub use custom::without_kernels;
 pub use embedding::embedding;
 pub use gated_residual::gated_residual;
 pub use likelihood::{bernoulli_log_prob, categorical_log_prob};

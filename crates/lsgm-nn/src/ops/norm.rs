@@ -6,7 +6,8 @@ use candle_core::{Device, Shape, Tensor};
 use lsgm_core::Result;
 use serde::{Deserialize, Serialize};
 
-use super::custom::{Op, View, apply2, apply3, fault};
+use super::composed;
+use super::custom::{Op, View, apply2, apply3, fault, has_kernel};
 use crate::kernels::Float;
 use crate::kernels::norm::{
     Groups, Moments, Rows, channel_backward, channel_forward, channel_moments, group_backward, group_forward,
@@ -41,6 +42,9 @@ pub fn group_norm(
     if groups == 0 || !channels.is_multiple_of(groups) {
         return Err(fault("group_norm", format!("{groups} groups do not divide the {channels} channels")));
     }
+    if !has_kernel(x) {
+        return composed::group_norm(x, gamma, beta, groups, eps, activation);
+    }
     let sizes = Groups { channels, positions, groups, eps, activation };
     apply3(GroupNorm { sizes, saved: OnceLock::new() }, [x, gamma, beta])
 }
@@ -51,6 +55,9 @@ pub fn group_norm(
 /// Shapes that do not fit.
 pub fn layer_norm(x: &Tensor, gamma: &Tensor, beta: &Tensor, eps: f64) -> Result<Tensor> {
     let width = last("layer_norm", x, &[gamma, beta])?;
+    if !has_kernel(x) {
+        return composed::layer_norm(x, gamma, beta, eps);
+    }
     let sizes = Rows { width, eps, centered: true };
     apply3(RowNorm { sizes, saved: OnceLock::new() }, [x, gamma, beta])
 }
@@ -61,6 +68,9 @@ pub fn layer_norm(x: &Tensor, gamma: &Tensor, beta: &Tensor, eps: f64) -> Result
 /// Shapes that do not fit.
 pub fn rms_norm(x: &Tensor, gamma: &Tensor, eps: f64) -> Result<Tensor> {
     let width = last("rms_norm", x, &[gamma])?;
+    if !has_kernel(x) {
+        return composed::rms_norm(x, gamma, eps);
+    }
     let sizes = Rows { width, eps, centered: false };
     apply2(RowNorm { sizes, saved: OnceLock::new() }, [x, gamma])
 }
@@ -78,6 +88,9 @@ pub fn batch_norm_train(
     activation: Activation,
 ) -> Result<(Tensor, Tensor, Tensor)> {
     let (channels, positions) = channels("batch_norm", x, gamma, beta)?;
+    if !has_kernel(x) {
+        return composed::batch_norm_train(x, gamma, beta, eps, activation);
+    }
     let saved = Arc::new(OnceLock::new());
     let op = BatchNorm { positions, eps, activation, of_batch: true, saved: saved.clone() };
     let y = apply3(op, [x, gamma, beta])?;
@@ -108,6 +121,9 @@ pub fn batch_norm_eval(
     if mean.dims() != [channels] || variance.dims() != [channels] {
         let (mean, variance) = (mean.dims(), variance.dims());
         return Err(fault("batch_norm", format!("mean {mean:?} and variance {variance:?} must be [{channels}]")));
+    }
+    if !has_kernel(x) {
+        return composed::batch_norm_eval(x, gamma, beta, [mean, variance], eps, activation);
     }
     let wide = |t: &Tensor| t.to_dtype(candle_core::DType::F64)?.to_vec1::<f64>();
     let moments: Moments =

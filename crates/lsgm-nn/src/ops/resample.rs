@@ -3,7 +3,8 @@
 use candle_core::{Shape, Tensor};
 use lsgm_core::Result;
 
-use super::custom::{Op, View, apply1, apply2, fault};
+use super::composed;
+use super::custom::{Op, View, apply1, apply2, fault, has_kernel};
 use crate::kernels::Float;
 use crate::kernels::resample::{gate, gate_gradient, pool, spread};
 
@@ -47,6 +48,9 @@ pub fn global_avg_pool(x: &Tensor) -> Result<Tensor> {
     let [batch, channels, rest @ ..] = x.dims() else {
         return Err(fault("global_avg_pool", format!("input {:?} must be [B, C, ..]", x.dims())));
     };
+    if !has_kernel(x) {
+        return composed::global_avg_pool(x);
+    }
     let positions = rest.iter().product();
     let output = vec![*batch, *channels];
     let op = "global_avg_pool";
@@ -61,6 +65,9 @@ pub fn squeeze_excite(x: &Tensor, gate_logits: &Tensor) -> Result<Tensor> {
     if x.rank() < 2 || x.dims()[..2] != *gate_logits.dims() {
         let (x, gate) = (x.dims(), gate_logits.dims());
         return Err(fault("squeeze_excite", format!("input {x:?} must be [B, C, ..] and gates {gate:?} [B, C]")));
+    }
+    if !has_kernel(x) {
+        return composed::squeeze_excite(x, gate_logits);
     }
     apply2(SqueezeExcite, [x, gate_logits])
 }
@@ -85,6 +92,11 @@ fn resample(op: &'static str, x: &Tensor, rank: usize, factor: (usize, usize), u
     }
     if output.iter().try_fold(1usize, |n, d| n.checked_mul(*d)).is_none_or(|n| n > isize::MAX as usize / 64) {
         return Err(fault(op, format!("an output {output:?} is too large")));
+    }
+    if !has_kernel(x) {
+        let planes = x.reshape((dims[0], dims[1], rows, width))?;
+        let y = if up { composed::upsample_nearest(&planes, factor) } else { composed::avg_pool(&planes, factor) };
+        return Ok(y?.reshape(output)?);
     }
     apply1(Resample { op, up, rows, width, factor, output }, [x])
 }

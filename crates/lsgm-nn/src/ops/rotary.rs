@@ -4,7 +4,8 @@ use candle_core::{Shape, Tensor};
 use lsgm_core::Result;
 use rayon::prelude::*;
 
-use super::custom::{Op, View, apply1, fault};
+use super::composed;
+use super::custom::{Op, View, apply1, fault, has_kernel};
 use crate::kernels::{Float, uninit};
 
 /// Turn the pairs `(x_i, x_{i + D/2})` of position `l` by the angle `l · base^(−2i/D)` (Su et al. 2021, "RoFormer", with
@@ -22,7 +23,10 @@ pub fn rotary(x: &Tensor, base: f64) -> Result<Tensor> {
     }
     let half = width / 2;
     let angles = (0..length).flat_map(|l| (0..half).map(move |i| l as f64 * base.powf(-(i as f64) / half as f64)));
-    let (sines, cosines) = angles.map(f64::sin_cos).unzip();
+    let (sines, cosines): (Vec<f64>, Vec<f64>) = angles.map(f64::sin_cos).unzip();
+    if !has_kernel(x) {
+        return composed::rotary(x, sines, cosines);
+    }
     apply1(Rotary { width, sines, cosines }, [x])
 }
 

@@ -3,7 +3,8 @@
 use candle_core::{Shape, Tensor};
 use lsgm_core::Result;
 
-use super::custom::{Op, View, apply2, fault};
+use super::composed;
+use super::custom::{Op, View, apply2, fault, has_kernel};
 use crate::kernels::Float;
 use crate::kernels::snake::{alpha_gradient, input_gradient, value};
 
@@ -43,6 +44,7 @@ impl Op<2> for Snake {
 /// Shapes that do not fit.
 pub fn snake(x: &Tensor, alpha: &Tensor) -> Result<Tensor> {
     match x.dims() {
+        [_, channels, ..] if alpha.dims() == [*channels] && !has_kernel(x) => composed::snake(x, alpha),
         [_, channels, ..] if alpha.dims() == [*channels] => apply2(Snake, [x, alpha]),
         dims => Err(fault("snake", format!("alpha {:?} does not fit the channels of {dims:?}", alpha.dims()))),
     }

@@ -3,7 +3,8 @@
 use candle_core::{Shape, Tensor};
 use lsgm_core::Result;
 
-use super::custom::{Op, View, apply1, fault};
+use super::composed;
+use super::custom::{Op, View, apply1, fault, has_kernel};
 use crate::kernels::Float;
 use crate::kernels::softmax as kernel;
 
@@ -25,6 +26,9 @@ pub fn log_softmax(x: &Tensor) -> Result<Tensor> {
 
 fn apply(x: &Tensor, name: &str, log: bool) -> Result<Tensor> {
     let width = *x.dims().last().ok_or_else(|| fault(name, "a scalar has no last dimension"))?;
+    if !has_kernel(x) {
+        return if log { composed::log_softmax(x) } else { composed::softmax(x) };
+    }
     apply1(Softmax { width, log }, [x])
 }
 

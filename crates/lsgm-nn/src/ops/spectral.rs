@@ -5,7 +5,8 @@ use std::sync::{Arc, OnceLock};
 use candle_core::{Device, Shape, Tensor};
 use lsgm_core::Result;
 
-use super::custom::{Op, View, apply1, fault};
+use super::composed;
+use super::custom::{Op, View, apply1, fault, has_kernel};
 use crate::kernels::Float;
 use crate::kernels::spectral::power_iteration;
 
@@ -13,7 +14,7 @@ use crate::kernels::spectral::power_iteration;
 /// arXiv 1705.10941): a scalar, and the vector `[O]` from which the next call goes on.
 ///
 /// `u: [O]` is where the iteration starts: the vector that an earlier call returned, or zeros to start afresh. A fresh
-/// start makes ten times the `iterations`. The gradient takes the singular vectors for constants, which is exact for
+/// start makes ten times the `iterations` (on a GPU, where telling it from another would stop the host, the same number). The gradient takes the singular vectors for constants, which is exact for
 /// converged ones.
 ///
 /// # Errors
@@ -26,6 +27,10 @@ pub fn spectral_norm(w: &Tensor, u: &Tensor, iterations: usize) -> Result<(Tenso
             return Err(fault("spectral_norm", message));
         }
     };
+    if !has_kernel(w) {
+        let (sigma, next) = composed::spectral_norm(w, u, iterations)?;
+        return Ok((sigma, next.to_dtype(u.dtype())?));
+    }
     let mut start = u.to_dtype(candle_core::DType::F64)?.to_vec1::<f64>()?;
     let fresh = start.iter().all(|u| *u == 0.0);
     if fresh {

@@ -4,7 +4,8 @@ use candle_core::{Shape, Tensor};
 use lsgm_core::Result;
 use rayon::prelude::*;
 
-use super::custom::{Op, View, apply2, fault};
+use super::composed;
+use super::custom::{Op, View, apply2, fault, has_kernel};
 use crate::kernels::pointwise::{dot, square_norm};
 use crate::kernels::{Float, uninit};
 
@@ -14,6 +15,7 @@ use crate::kernels::{Float, uninit};
 /// Shapes that do not fit.
 pub fn weight_norm(v: &Tensor, g: &Tensor, eps: f64) -> Result<Tensor> {
     match v.dims() {
+        [rows, ..] if g.dims() == [*rows] && !has_kernel(v) => composed::weight_norm(v, g, eps),
         [rows, ..] if g.dims() == [*rows] => apply2(WeightNorm { eps }, [v, g]),
         dims => Err(fault("weight_norm", format!("lengths {:?} must be one for each row of {dims:?}", g.dims()))),
     }

@@ -4,6 +4,7 @@
 #![allow(clippy::type_complexity, clippy::useless_vec)]
 
 pub(crate) mod cases;
+pub(crate) mod pixels;
 pub(crate) mod plain;
 
 use candle_core::{DType, Device, Shape, Tensor, Var};

@@ -45,12 +45,12 @@ impl Geometry {
         self
     }
 
-    fn taps(&self) -> usize {
+    pub(crate) fn taps(&self) -> usize {
         self.kernel.0 * self.kernel.1
     }
 
     /// Taps as (row, column) in order.
-    fn each_tap(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
+    pub(crate) fn each_tap(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
         let (kh, kw) = self.kernel;
         (0..kh).flat_map(move |ky| (0..kw).map(move |kx| (ky, kx)))
     }
