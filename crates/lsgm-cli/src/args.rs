@@ -8,6 +8,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use lsgm_core::Split;
 use lsgm_prior::solvers::{Grid, Solver};
 
+use crate::device::DeviceChoice;
+
 /// Train, sample and evaluate latent score-based generative models.
 #[derive(Debug, Parser)]
 #[command(name = "lsgm", version, propagate_version = true, max_term_width = 110)]
@@ -42,6 +44,8 @@ pub(crate) enum Command {
     Import(Import),
     /// Try a config before training: data, model, one measured step of each stage
     Check(Check),
+    /// Say what there is to compute with, and why there is no more
+    Devices,
     /// List, show, fetch and check the known data sets
     #[command(subcommand)]
     Data(Data),
@@ -87,6 +91,17 @@ pub(crate) struct Train {
     /// Seed of everything random, in place of train.seed
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,
+
+    #[command(flatten)]
+    pub(crate) device: DeviceArgument,
+}
+
+/// Where a command computes.
+#[derive(Debug, Args)]
+pub(crate) struct DeviceArgument {
+    /// Where to compute: auto (the first GPU, or the CPU where there is none), cpu, cuda:N
+    #[arg(long, value_name = "DEVICE", default_value_t = DeviceChoice::Auto)]
+    pub(crate) device: DeviceChoice,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -219,6 +234,9 @@ pub(crate) struct Sheet {
     /// Seed of everything random
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) seed: u64,
+
+    #[command(flatten)]
+    pub(crate) device: DeviceArgument,
 }
 
 /// Which items are shown: some of the data, or the user's own.
@@ -284,6 +302,9 @@ pub(crate) struct Evaluate {
     /// Write the figures to this file as well
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) device: DeviceArgument,
 }
 
 #[derive(Debug, Args)]
@@ -352,6 +373,9 @@ pub(crate) struct Check {
     /// Change a config key, such as train.batch_size=64 (repeatable)
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) device: DeviceArgument,
 }
 
 #[derive(Debug, Args)]

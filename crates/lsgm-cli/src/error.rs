@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
+use crate::device::memory_advice;
+
 /// The result of a command or a part of one.
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -72,7 +74,13 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Usage(message) | Self::Interrupted(message) => f.write_str(message),
-            Self::Core(error) => f.write_str(&paragraph(error)),
+            Self::Core(error) => {
+                let text = paragraph(error);
+                match memory_advice(&text) {
+                    Some(advice) => write!(f, "{text}: {advice}"),
+                    None => f.write_str(&text),
+                }
+            }
             Self::BrokenPipe => f.write_str("standard output was closed"),
         }
     }

@@ -6,6 +6,7 @@
 mod args;
 mod commands;
 mod config;
+mod device;
 mod environment;
 mod error;
 mod interrupt;

@@ -10,6 +10,7 @@ use toml::Value;
 
 use crate::args::BatchNormChoice;
 use crate::config::{Config, Tree};
+use crate::device::DeviceChoice;
 use crate::progress::Progress;
 use crate::registry::{AnyModality, Registry};
 use crate::{Error, Result, terminal};
@@ -77,19 +78,20 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// Open the run at `path`, with changes to its config.
+    /// Open the run at `path` on a device, with changes to its config.
     pub(crate) fn open(
         path: &Path,
         registry: &Registry,
         set: &[String],
         overrides: impl IntoIterator<Item = Override>,
+        device: DeviceChoice,
     ) -> Result<Self> {
         let run = RunDir::read(path)?;
         let mut tree = stored_config(&run)?;
         apply(&mut tree, set, overrides)?;
         let config = Config::resolve(tree, registry)?;
         let parts = Parts::new(&config, &run.assets()?)?;
-        let device = Device::Cpu;
+        let device = device.open()?;
         let (weights, state) = run.load_ema(&device)?;
         if state.stage == Stage::Vae {
             terminal::notice("lsgm: stage 2 of this run has not begun: the prior is still close to N(0, I)");

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use lsgm_core::{Error, Result};
+use lsgm_nn::Precision;
 use lsgm_nn::optim::{OptimizerConfig, OptimizerKind};
 use lsgm_prior::solvers::{Grid, Solver, SolverConfig};
 use lsgm_prior::{OdeOptions, Sde, Trace, Weighting};
@@ -18,6 +19,11 @@ pub struct TrainConfig {
     pub seed: u64,
     /// Items in one optimizer step.
     pub batch_size: usize,
+    /// Parts of a batch that are computed one after the other and whose gradients are added up: more of them take less
+    /// memory. Batch norms see a part at a time.
+    pub accumulate: usize,
+    /// In which numbers a GPU multiplies matrices in training; a CPU computes in `f32` always.
+    pub precision: Precision,
     /// Steps between checkpoints.
     pub checkpoint_every: u64,
     /// Steps between log lines and events.
@@ -43,6 +49,8 @@ impl Default for TrainConfig {
         Self {
             seed: 0,
             batch_size: 100,
+            accumulate: 1,
+            precision: Precision::F32,
             checkpoint_every: 500,
             log_every: 50,
             sample_every: 0,
@@ -419,6 +427,11 @@ impl TrainConfig {
     /// [`Error::Config`] with the full key of the first value that cannot be used.
     pub fn validate(&self) -> Result<()> {
         at_least("train.batch_size", self.batch_size, 1)?;
+        at_least("train.accumulate", self.accumulate, 1)?;
+        if self.accumulate > self.batch_size {
+            let message = format!("a batch of {} items has no {} parts", self.batch_size, self.accumulate);
+            return Err(Error::config("train.accumulate", message));
+        }
         at_least("train.checkpoint_every", self.checkpoint_every as usize, 1)?;
         at_least("train.log_every", self.log_every as usize, 1)?;
         share("train.ema_decay", self.ema_decay)?;

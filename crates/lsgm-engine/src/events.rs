@@ -123,21 +123,45 @@ impl<F: FnMut(&Event<'_>) -> Result<()>> Observer for F {
 #[derive(Debug, Default)]
 pub(crate) struct Meter {
     sums: BTreeMap<&'static str, f64>,
+    /// Values that the device has computed and the host has not looked at.
+    pending: Vec<(&'static str, Tensor)>,
     pub(crate) steps: u64,
     pub(crate) seconds: f64,
 }
 
 impl Meter {
-    pub(crate) fn add(&mut self, values: &[(&'static str, f64)], seconds: f64) {
-        for (name, value) in values {
-            *self.sums.entry(name).or_default() += value;
+    /// Take note of values, scalars (`f64`) of one device.
+    pub(crate) fn add(&mut self, values: impl IntoIterator<Item = (&'static str, Tensor)>) {
+        self.pending.extend(values);
+    }
+
+    /// Take note of a value that the host knows.
+    pub(crate) fn add_number(&mut self, name: &'static str, value: f64) {
+        *self.sums.entry(name).or_default() += value;
+    }
+
+    /// Look at all values that were noted: the host waits for the device once. `Some` tells the first that is not finite.
+    pub(crate) fn read(&mut self) -> Result<Option<String>> {
+        if self.pending.is_empty() {
+            return Ok(None);
         }
+        let (names, values): (Vec<_>, Vec<_>) = std::mem::take(&mut self.pending).into_iter().unzip();
+        let values = Tensor::stack(&values, 0)?.to_vec1::<f64>()?;
+        for (name, value) in names.iter().zip(&values) {
+            self.add_number(name, *value);
+        }
+        let wrong = names.iter().zip(&values).find(|(_, value)| !value.is_finite());
+        Ok(wrong.map(|(name, value)| format!("{name} = {value}")))
+    }
+
+    /// One more step.
+    pub(crate) fn count(&mut self, seconds: f64) {
         self.steps += 1;
         self.seconds += seconds;
     }
 
     pub(crate) fn take(&mut self) -> (BTreeMap<String, f64>, u64, f64) {
-        let Self { sums, steps, seconds } = std::mem::take(self);
+        let Self { sums, steps, seconds, .. } = std::mem::take(self);
         let n = steps.max(1) as f64;
         (sums.into_iter().map(|(k, v)| (k.to_owned(), v / n)).collect(), steps, seconds)
     }

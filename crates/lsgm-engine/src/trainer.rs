@@ -4,8 +4,9 @@ use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor, Var};
 use lsgm_core::{Dataset, Error, ParamStore, Pass, Result, Rng};
-use lsgm_nn::backward;
-use lsgm_nn::optim::{Ema, Gradients, Optimizer, OptimizerConfig};
+use lsgm_nn::ops::is_synchronous;
+use lsgm_nn::optim::{Ema, GradientScale, Gradients, Optimizer, OptimizerConfig};
+use lsgm_nn::{backward, with_precision};
 use lsgm_prior::Prior;
 
 use crate::budget::Budget;
@@ -233,10 +234,22 @@ impl Trainer {
         observer.event(&Event::StageStarted(stage))?;
         let mut good = self.checkpoint()?;
         let mut meter = Meter::default();
-        while self.progress() < 1.0 {
-            if interrupt.requested() {
-                self.save(observer)?;
-                return Ok(Outcome::Interrupted);
+        loop {
+            let stop = interrupt.requested();
+            if stop || self.progress() >= 1.0 {
+                // Nothing is kept that rests on a value which is not finite.
+                match meter.read()? {
+                    None if stop => {
+                        self.save(observer)?;
+                        return Ok(Outcome::Interrupted);
+                    }
+                    None => break,
+                    Some(what) => {
+                        self.roll_back(&good, what, observer)?;
+                        meter = Meter::default();
+                        continue;
+                    }
+                }
             }
             match self.step(&mut meter)? {
                 None => {}
@@ -355,51 +368,100 @@ impl Trainer {
         Ok(())
     }
 
-    /// One optimizer step. `Some` names what was not finite; weights are untouched then.
+    /// One optimizer step. `Some` tells what was not finite. On a CPU weights are untouched then; the host does not wait
+    /// for a GPU in every step, and learns of it when it next looks, before the next checkpoint at the latest.
     fn step(&mut self, meter: &mut Meter) -> Result<Option<String>> {
         let clock = Instant::now();
         let progress = self.progress();
-        let loss = self.loss(progress)?;
-        if let Some((name, value)) = loss.values.iter().find(|(_, v)| !v.is_finite()) {
-            return Ok(Some(format!("{name} = {value}")));
+        let at_once = is_synchronous(&self.device);
+        let gradients = self.gradients(progress, meter)?;
+        let mut prepared = Vec::with_capacity(gradients.len());
+        for (name, gradients) in gradients {
+            let norm = gradients.norm_tensor()?;
+            meter.add([(if name == "prior" { "prior_gradient_norm" } else { "gradient_norm" }, norm.clone())]);
+            prepared.push((name, gradients, norm));
         }
-        let graph = backward(&loss.total)?;
-        let mut values = loss.values;
+        if at_once && let Some(what) = meter.read()? {
+            return Ok(Some(what));
+        }
         let decay = self.ema_decay();
-        let mut prepared = Vec::with_capacity(self.optimizers.len());
-        for (name, part) in &self.optimizers {
-            let gradients = Gradients::collect(&graph, part.optimizer.vars());
-            let norm = gradients.norm()?;
-            if !norm.is_finite() {
-                return Ok(Some(format!("gradient norm of the {name} = {norm}")));
-            }
-            values.push((if *name == "prior" { "prior_gradient_norm" } else { "gradient_norm" }, norm));
-            prepared.push((*name, gradients, norm));
-        }
-        drop(graph);
         for (name, gradients, norm) in prepared {
             let (rate, clip) = self.learning_rate(name, progress);
-            let scale = if norm > clip { clip / norm } else { 1.0 };
+            let scale = GradientScale::clip(&norm, clip)?;
             if let Some(Part { optimizer, averages }) = self.optimizers.get_mut(name) {
                 optimizer.step(&gradients, rate, scale, Some(Ema { averages, decay }))?;
             }
-            values.push((if name == "prior" { "prior_learning_rate" } else { "learning_rate" }, rate));
+            meter.add_number(if name == "prior" { "prior_learning_rate" } else { "learning_rate" }, rate);
+        }
+        if self.looks_after_this_step()
+            && let Some(what) = meter.read()?
+        {
+            return Ok(Some(what));
         }
         let seconds = clock.elapsed().as_secs_f64();
         self.count(seconds);
-        meter.add(&values, seconds);
+        meter.count(seconds);
         Ok(None)
     }
 
-    fn loss(&mut self, progress: f64) -> Result<Loss> {
+    /// Whether something is told or kept after the step in work.
+    fn looks_after_this_step(&self) -> bool {
+        let (step, c) = (self.state.stage_step + 1, &self.config);
+        let due = |every: u64| every > 0 && step.is_multiple_of(every);
+        due(c.log_every) || due(c.checkpoint_every) || due(c.sample_every)
+    }
+
+    /// The gradients of each optimizer's parameters, means over the parts of the batch.
+    fn gradients(&mut self, progress: f64, meter: &mut Meter) -> Result<Vec<(&'static str, Gradients)>> {
         let indices = self.order.batch(self.state.items, self.config.batch_size);
         let x = self.data.batch(&indices, &mut self.rng)?.to_device(&self.device)?.x;
+        let parts = x.chunk(self.config.accumulate, 0)?;
+        let mut total: Option<Vec<(&'static str, Gradients)>> = None;
+        for part in &parts {
+            let share = part.dim(0)? as f64 / x.dim(0)? as f64;
+            let gradients = self.gradients_of(part, share, progress, meter)?;
+            match &mut total {
+                None => total = Some(gradients),
+                Some(total) => {
+                    for ((_, total), (_, gradients)) in total.iter_mut().zip(&gradients) {
+                        total.add(gradients)?;
+                    }
+                }
+            }
+        }
+        Ok(total.unwrap_or_default())
+    }
+
+    /// What a part of a batch, a `share` of it, adds to the gradients and to the values of the step.
+    fn gradients_of(
+        &mut self,
+        x: &Tensor,
+        share: f64,
+        progress: f64,
+        meter: &mut Meter,
+    ) -> Result<Vec<(&'static str, Gradients)>> {
+        let graph = with_precision(self.config.precision, || -> Result<_> {
+            let loss = self.loss(x, progress)?;
+            if share == 1.0 {
+                meter.add(loss.values);
+                return backward(&loss.total);
+            }
+            for (name, value) in loss.values {
+                meter.add([(name, (value * share)?)]);
+            }
+            backward(&(loss.total * share)?)
+        })?;
+        let of = |part: &Part| Gradients::collect(&graph, part.optimizer.vars());
+        Ok(self.optimizers.iter().map(|(name, part)| (*name, of(part))).collect())
+    }
+
+    fn loss(&mut self, x: &Tensor, progress: f64) -> Result<Loss> {
         let mut pass = Pass::train(&mut self.rng);
         let (model, lsgm) = (&self.model, &self.config.lsgm);
         match self.state.stage {
-            Stage::Vae => vae_loss(model, &x, &self.config.vae, progress, &mut pass),
-            _ if lsgm.prior_only => prior_loss(model, &x, lsgm, &mut pass),
-            _ => lsgm_loss(model, &self.frozen_prior, &x, lsgm, progress, &mut pass),
+            Stage::Vae => vae_loss(model, x, &self.config.vae, progress, &mut pass),
+            _ if lsgm.prior_only => prior_loss(model, x, lsgm, &mut pass),
+            _ => lsgm_loss(model, &self.frozen_prior, x, lsgm, progress, &mut pass),
         }
     }
 

@@ -14,6 +14,7 @@ use lsgm_engine::{
     Trainer, evaluate, interpolate, reconstruct, sample,
 };
 use lsgm_nn::Linear;
+use lsgm_nn::ops::without_kernels;
 use lsgm_prior::{PriorConfig, Trace, Weighting};
 
 struct Linearly {
@@ -444,4 +445,88 @@ fn a_term_beside_the_bound_is_trained_and_told_apart() {
     }
     assert!(without.iter().all(|figures| !figures.contains_key("distance")));
     assert_ne!(weights, plain);
+}
+
+/// The largest difference of two sets of parameters.
+fn largest_difference(a: &BTreeMap<String, Tensor>, b: &BTreeMap<String, Tensor>) -> f32 {
+    assert!(a.keys().eq(b.keys()));
+    let differences = a.values().zip(b.values()).map(|(a, b)| (a - b).unwrap().abs().unwrap().max_all().unwrap());
+    differences.fold(0.0, |largest, d| largest.max(d.to_scalar::<f32>().unwrap()))
+}
+
+/// With one group of latents and no batch norm, parts of a batch draw the noise of the whole one after the other.
+#[test]
+fn the_parts_of_a_batch_add_up_to_it() {
+    let run = |accumulate: usize| {
+        let mut figures = Vec::new();
+        let config = TrainConfig { accumulate, log_every: 1, ..config(3, 0) };
+        let mut t = trainer(Points::default(), config, None);
+        let mut observer = |event: &Event<'_>| {
+            if let Event::Metrics(m) = event {
+                figures.push((m.values["loss"], m.values["gradient_norm"]));
+            }
+            Ok(())
+        };
+        t.run(StageSelection::Vae, &Interrupt::default(), &mut observer).unwrap();
+        (t.parameters().tensors(), figures)
+    };
+    let (whole, figures) = run(1);
+    // Five parts of two items; three of four, four and two.
+    for parts in [2, 5, 3] {
+        let (tensors, of_parts) = run(parts);
+        assert!(largest_difference(&whole, &tensors) < 1e-4, "{parts} parts");
+        for ((loss, norm), (l, n)) in figures.iter().zip(&of_parts) {
+            assert!((loss - l).abs() < 1e-4 * loss.abs() && (norm - n).abs() < 1e-4 * norm, "{parts} parts");
+        }
+    }
+}
+
+/// Where the host does not wait for the device: the same training, looked at when something is logged.
+#[test]
+fn a_device_without_kernels_trains_the_same_model() {
+    let run = || {
+        let mut t = trainer(Points::default(), config(7, 8), None);
+        let mut figures = Vec::new();
+        let mut observer = |event: &Event<'_>| {
+            if let Event::Metrics(m) = event {
+                figures.push(m.values.clone());
+            }
+            Ok(())
+        };
+        t.run(StageSelection::All, &Interrupt::default(), &mut observer).unwrap();
+        (t.parameters().tensors(), figures)
+    };
+    let ((tensors, figures), (composed, composed_figures)) = (run(), without_kernels(run));
+    assert!(largest_difference(&tensors, &composed) < 1e-3, "{}", largest_difference(&tensors, &composed));
+    assert_eq!(figures.len(), composed_figures.len());
+    for (a, b) in figures.iter().zip(&composed_figures) {
+        assert!(a.keys().eq(b.keys()));
+        for (name, value) in a {
+            assert!((value - b[name]).abs() < 1e-3 * value.abs().max(1e-2), "{name}: {value} against {}", b[name]);
+        }
+    }
+}
+
+/// A value that is not finite is noticed late there, and nothing is kept that rests on it.
+#[test]
+fn a_late_look_rolls_back_to_the_same_checkpoint() {
+    without_kernels(|| {
+        let mut rollbacks = Vec::new();
+        let mut t = trainer(Points { poison: Some((8, 9)), ..Points::default() }, config(13, 0), None);
+        let mut observer = |event: &Event<'_>| {
+            if let Event::RolledBack { from, to, what, .. } = event {
+                rollbacks.push((*from, *to, what.clone()));
+            }
+            Ok(())
+        };
+        assert_eq!(t.run(StageSelection::Vae, &Interrupt::default(), &mut observer).unwrap(), Outcome::Done);
+        // Step 8 saw the value, and the log of step 10 looked.
+        assert_eq!(rollbacks, [(10, 5, "loss = NaN".to_owned())]);
+        assert!(largest_difference(&t.parameters().tensors(), &t.parameters().tensors()).is_finite());
+        // One in the very last steps, after the last log.
+        let mut t = trainer(Points { poison: Some((12, 13)), ..Points::default() }, config(12, 0), None);
+        assert_eq!(t.run(StageSelection::Vae, &Interrupt::default(), &mut ()).unwrap(), Outcome::Done);
+        assert_eq!(t.state().rollbacks, 1);
+        assert!(largest_difference(&t.parameters().tensors(), &t.parameters().tensors()).is_finite());
+    });
 }

@@ -1,4 +1,4 @@
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use lsgm_core::{Batch, Dataset, Error, Result, Rng, Yardstick, spread_indices};
 use lsgm_nn::ops::softmax;
 
@@ -11,6 +11,9 @@ use crate::{cache, digest};
 const PROBE: usize = 2000;
 /// Items that go through the network together.
 const BATCH: usize = 250;
+
+/// Features are the same whatever device the model is on.
+const DEVICE: &Device = &Device::Cpu;
 /// Changes with anything that changes features: architecture, training, seeds.
 const VERSION: u32 = 2;
 
@@ -50,7 +53,7 @@ impl FeatureSpace {
         let probe = probe(data)?;
         let task = Task::of(&probe)?;
         let (_, channels, height, width) = probe.x.dims4()?;
-        let store = Network::store(yardstick.device);
+        let store = Network::store(DEVICE);
         let network = Network::new((channels, height, width), task.classes(), &store.root())?;
         let fingerprint = digest::digest(data.len(), &probe)?;
         let Training { steps, batch_size, learning_rate } = *training;
@@ -59,7 +62,7 @@ impl FeatureSpace {
             false => format!("-{steps}x{batch_size}x{learning_rate}"),
         };
         let path = yardstick.cache_dir.join(format!("features-v{VERSION}-{fingerprint}{recipe}.safetensors"));
-        if !cache::restore(&path, &store, yardstick.device) {
+        if !cache::restore(&path, &store, DEVICE) {
             network.standardize(&probe.x)?;
             training.run(&network, &store, task, data, yardstick.progress)?;
             cache::keep(&path, &store);
@@ -81,7 +84,7 @@ impl FeatureSpace {
         let n = planes.dim(0)?;
         let mut parts = Vec::new();
         for start in (0..n).step_by(BATCH) {
-            let x = planes.narrow(0, start, BATCH.min(n - start))?.to_dtype(DType::F32)?;
+            let x = planes.narrow(0, start, BATCH.min(n - start))?.to_dtype(DType::F32)?.to_device(DEVICE)?;
             parts.push(self.network.features(&x)?);
         }
         self.described(&parts, None)

@@ -5,12 +5,14 @@
 //! * [`backward`]: the backward pass;
 //! * [`Categorical`]: the likelihood of items that are ids;
 //! * [`optim`]: gradients and optimizers;
-//! * [`init`]: how parameters start.
+//! * [`init`]: how parameters start;
+//! * [`gpu`]: the GPUs of this machine.
 //!
 //! Results do not depend on the number of threads, bit for bit: work is cut by shape alone.
 
 mod backward;
 mod categorical;
+pub mod gpu;
 pub mod init;
 mod layers;
 pub mod ops;

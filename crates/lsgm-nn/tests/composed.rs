@@ -19,7 +19,8 @@ fn all() -> Vec<Case> {
 /// Functions where formulas change: at zero, beyond the range of `exp`, and the norm of a row of zeros.
 fn kinks() -> Vec<Case> {
     let points = tensor(vec![-300.0, -90.0, -20.0, -1e-9, 0.0, 1e-9, 20.0, 90.0, 300.0], 9);
-    let functions: [(&str, fn(&Tensor) -> Result<Tensor>); 6] = [
+    type Function = fn(&Tensor) -> Result<Tensor>;
+    let functions: [(_, Function); 6] = [
         ("relu", ops::relu),
         ("silu", ops::silu),
         ("gelu", ops::gelu),
@@ -29,7 +30,11 @@ fn kinks() -> Vec<Case> {
     ];
     let mut all: Vec<Case> = functions
         .into_iter()
-        .map(|(name, f)| Case { name: name.to_owned(), inputs: vec![points.clone()], f: Box::new(move |t| f(&t[0])) })
+        .map(|(name, f): (&str, _)| Case {
+            name: name.to_owned(),
+            inputs: vec![points.clone()],
+            f: Box::new(move |t| f(&t[0])),
+        })
         .collect();
     let zeros = Tensor::cat(&[normal(1, (2, 5)), normal(2, (1, 5)).zeros_like().unwrap()], 0).unwrap();
     all.push(Case {

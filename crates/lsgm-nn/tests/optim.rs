@@ -5,9 +5,10 @@ mod common;
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor, Var};
-use common::{normal, values};
+use common::{assert_close, normal, values};
 use lsgm_core::{Init, ParamStore, Rng};
-use lsgm_nn::optim::{Ema, Gradients, Optimizer, OptimizerConfig, OptimizerKind};
+use lsgm_nn::ops::without_kernels;
+use lsgm_nn::optim::{Ema, GradientScale, Gradients, Optimizer, OptimizerConfig, OptimizerKind};
 
 fn var(values: &[f64]) -> Var {
     Var::new(values, &Device::Cpu).unwrap()
@@ -180,4 +181,49 @@ fn what_does_not_fit_is_refused() {
     assert!(serde_json::from_str::<OptimizerConfig>(r#"{"kind": "adamax", "momentum": 0.9}"#).is_err());
     let read: OptimizerConfig = serde_json::from_str(r#"{"kind": "adamw", "weight_decay": 0.01}"#).unwrap();
     assert_eq!((read.kind, read.beta2), (OptimizerKind::AdamW, 0.999));
+}
+
+/// Three steps with clipped gradients, and a second parameter that has none; all that a step changes.
+fn clipped(kind: OptimizerKind, dtype: DType) -> Vec<Tensor> {
+    let typed = |seed: u64| Var::from_tensor(&normal(seed, (5, 7)).to_dtype(dtype).unwrap()).unwrap();
+    let named = |seed: u64| vec![("p".to_owned(), typed(seed)), ("q".to_owned(), typed(seed + 1))];
+    let (vars, averages) = (named(1), named(1));
+    let config = OptimizerConfig { kind, weight_decay: 0.1, eps: 1e-3, ..Default::default() };
+    let mut optimizer = Optimizer::new(config.clone(), vars.clone()).unwrap();
+    for step in 0..3 {
+        let g = gradients(&vars, |i| (i == 0).then(|| typed(10 + step).as_tensor().clone()));
+        let scale = GradientScale::clip(&g.norm_tensor().unwrap(), 2.0).unwrap();
+        optimizer.step(&g, 0.05, scale, Some(Ema { decay: 0.9, averages: &averages })).unwrap();
+        // Through its stored state into a new one.
+        let (state, steps) = (optimizer.state().unwrap(), optimizer.steps());
+        optimizer = Optimizer::new(config.clone(), vars.clone()).unwrap();
+        optimizer.restore(&state, steps).unwrap();
+    }
+    let all = vars.into_iter().chain(averages).map(|(_, var)| var.as_tensor().clone());
+    all.chain(optimizer.state().unwrap().into_values()).collect()
+}
+
+/// A step on a device without kernels is that of the kernels.
+#[test]
+fn composed_steps_are_those_of_the_kernels() {
+    for kind in [OptimizerKind::Adam, OptimizerKind::AdamW, OptimizerKind::Adamax] {
+        for (dtype, tolerance) in [(DType::F64, 1e-13), (DType::F32, 1e-6)] {
+            let composed = without_kernels(|| clipped(kind, dtype));
+            for (i, (a, b)) in composed.iter().zip(&clipped(kind, dtype)).enumerate() {
+                assert_close(&format!("{kind:?} {dtype:?} {i}"), a, b, tolerance);
+            }
+        }
+    }
+}
+
+#[test]
+fn gradients_are_clipped_to_the_limit_alone() {
+    for (norm, factor) in [(4.0, 0.5), (2.0, 1.0), (1.0, 1.0), (0.0, 1.0)] {
+        let norm = Tensor::new(norm, &Device::Cpu).unwrap();
+        let GradientScale::Number(kernel) = GradientScale::clip(&norm, 2.0).unwrap() else { panic!("not read") };
+        let GradientScale::OnDevice(composed) = without_kernels(|| GradientScale::clip(&norm, 2.0)).unwrap() else {
+            panic!("the host waited for the device")
+        };
+        assert_eq!((kernel, composed.to_scalar::<f64>().unwrap()), (factor, factor));
+    }
 }

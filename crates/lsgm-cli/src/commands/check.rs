@@ -27,14 +27,15 @@ pub(super) fn run(args: &Check, registry: &Registry) -> Result<()> {
     let config = Config::resolve(tree, registry)?;
     let assets = config.sections.prepare(config.data_dir.as_deref()).map_err(|e| config.locate(e))?;
     let parts = Parts::new(&config, &assets)?;
-    let store = ParamStore::new(DType::F32, &Device::Cpu, Rng::new(config.train.seed));
+    let device = args.device.device.open()?;
+    let store = ParamStore::new(DType::F32, &device, Rng::new(config.train.seed));
     let model = parts.spec.build(&store.root()).map_err(|e| config.locate(e.into()))?;
     let data: Arc<dyn Dataset> = split(&parts, &config, Split::Train)?.into();
     terminal::print(&format!("config    {}: modality {}\n", args.config.display(), config.modality))?;
     terminal::print(&format!("data      {}\n", splits(&parts, &config, data.len())?))?;
 
-    let costs = measure(&parts, &config, &data).map_err(|e| config.locate(e))?;
-    let batch = first_batch(data.as_ref(), &config.train)?;
+    let costs = measure(&parts, &config, &data, &device).map_err(|e| config.locate(e))?;
+    let batch = first_batch(data.as_ref(), &config.train)?.to_device(&device)?;
     terminal::print(&shapes(&model, &batch, &store)?)?;
     for (stage, seconds) in costs {
         terminal::print(&time(&config.train, stage, seconds, data.len())?)?;
@@ -73,7 +74,7 @@ fn splits(parts: &Parts, config: &Config, train: usize) -> Result<String> {
 }
 
 /// The seconds that a step of each stage takes: the second of two, since the first one fills caches.
-fn measure(parts: &Parts, config: &Config, data: &Arc<dyn Dataset>) -> Result<Vec<(Stage, f64)>> {
+fn measure(parts: &Parts, config: &Config, data: &Arc<dyn Dataset>, device: &Device) -> Result<Vec<(Stage, f64)>> {
     let mut train = config.train.clone();
     (train.vae.steps, train.vae.epochs, train.vae.time_budget) = (Some(2), None, None);
     (train.lsgm.steps, train.lsgm.epochs, train.lsgm.time_budget) = (Some(2), None, None);
@@ -86,7 +87,7 @@ fn measure(parts: &Parts, config: &Config, data: &Arc<dyn Dataset>) -> Result<Ve
         Ok(())
     };
     let spec = parts.spec.clone();
-    Trainer::new(spec, train.clone(), config.sample.clone(), data.clone(), &Device::Cpu, None)?.run(
+    Trainer::new(spec, train.clone(), config.sample.clone(), data.clone(), device, None)?.run(
         StageSelection::All,
         &Interrupt::default(),
         &mut observer,

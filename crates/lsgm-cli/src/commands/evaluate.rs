@@ -19,7 +19,7 @@ pub(super) fn run(args: &Evaluate, registry: &Registry) -> Result<()> {
     let mut overrides = bound_overrides(&args.bound, args.limit);
     overrides.extend(args.samples.map(|n| number("evaluate.samples", "--samples", n)));
     overrides.extend(solver_overrides(&args.solver));
-    let run = Run::open(&args.run, registry, &args.set, overrides)?;
+    let run = Run::open(&args.run, registry, &args.set, overrides, args.device.device)?;
     run.readjust_batch_norm(&args.batch_norm, run.config.evaluate.seed)?;
     measure(&run, args.data.split, args.data.data.as_deref(), args.limit, json.as_ref())
 }

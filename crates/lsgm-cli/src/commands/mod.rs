@@ -31,6 +31,7 @@ pub(crate) fn run(command: Command, registry: &Registry) -> Result<()> {
         Command::Evaluate(args) => evaluate::run(&args, registry),
         Command::Check(args) => check::run(&args, registry),
         Command::Import(args) => import::run(&args, registry),
+        Command::Devices => crate::device::list(),
         Command::Data(args) => data::run(&args, registry),
         Command::NewModality(args) => new_modality::run(&args, registry),
         Command::Completions { shell } => completions::run(shell),

@@ -20,7 +20,7 @@ const FILM_FRAMES: usize = 12;
 pub(super) fn sample(args: &Sample, registry: &Registry) -> Result<()> {
     let output = Output::prepare(&args.sheet.out)?;
     let film_output = args.film.as_deref().map(Output::prepare).transpose()?;
-    let run = Run::open(&args.sheet.run, registry, &[], solver_overrides(&args.solver))?;
+    let run = Run::open(&args.sheet.run, registry, &[], solver_overrides(&args.solver), args.sheet.device.device)?;
     run.readjust_batch_norm(&args.batch_norm, args.sheet.seed)?;
     samples(&run, args.count, args.sheet.seed)?.show(&run, &output)?;
     match film_output {
@@ -44,7 +44,7 @@ pub(super) fn solver_overrides(choice: &SolverChoice) -> Vec<Override> {
 
 pub(super) fn reconstruct(args: &Reconstruct, registry: &Registry) -> Result<()> {
     let output = Output::prepare(&args.sheet.out)?;
-    let run = Run::open(&args.sheet.run, registry, &[], [])?;
+    let run = Run::open(&args.sheet.run, registry, &[], [], args.sheet.device.device)?;
     let mut rng = Rng::new(args.sheet.seed).fork("reconstruct");
     let (x, source) = chosen_items(&run, &args.items, 1, &mut rng)?;
     reconstructions(&run, &x, &source, args.through_prior, &mut rng)?.show(&run, &output)
@@ -52,7 +52,7 @@ pub(super) fn reconstruct(args: &Reconstruct, registry: &Registry) -> Result<()>
 
 pub(super) fn interpolate(args: &Interpolate, registry: &Registry) -> Result<()> {
     let output = Output::prepare(&args.sheet.out)?;
-    let run = Run::open(&args.sheet.run, registry, &[], [])?;
+    let run = Run::open(&args.sheet.run, registry, &[], [], args.sheet.device.device)?;
     let mut rng = Rng::new(args.sheet.seed).fork("interpolate");
     let (ends, _) = chosen_items(&run, &args.items, 2, &mut rng)?;
     paths(&run, &ends, args.steps, &mut rng)?.show(&run, &output)
@@ -60,7 +60,7 @@ pub(super) fn interpolate(args: &Interpolate, registry: &Registry) -> Result<()>
 
 pub(super) fn infill(args: &Infill, registry: &Registry) -> Result<()> {
     let output = Output::prepare(&args.sheet.out)?;
-    let run = Run::open(&args.sheet.run, registry, &[], [])?;
+    let run = Run::open(&args.sheet.run, registry, &[], [], args.sheet.device.device)?;
     let template = run.modality.read_template(&args.template).map_err(|e| run.config.locate(e.into()))?;
     let mut rng = Rng::new(args.sheet.seed).fork("infill");
     let options = InfillOptions { steps: args.steps, guidance: args.guidance, refinements: args.refinements };

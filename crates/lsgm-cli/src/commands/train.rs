@@ -19,16 +19,17 @@ use crate::{Error, Result, terminal};
 
 pub(super) fn run(args: &Train, registry: &Registry) -> Result<()> {
     let folder = run_folder(args)?;
+    let device = args.device.device.open()?;
     let (mut trainer, parts, config) = match args.resume {
-        true => resume(args, &folder, registry)?,
-        false => begin(args, &folder, registry)?,
+        true => resume(args, &folder, registry, &device)?,
+        false => begin(args, &folder, registry, &device)?,
     };
     train(&mut trainer, &parts, args.stage, &folder).map_err(|e| config.locate(e))?;
     if trainer.state().stage != Stage::Finished {
         return Ok(());
     }
     let model = trainer.averaged_model()?;
-    finish::run(&Run { config, modality: parts.modality, model, device: Device::Cpu, path: folder.clone() }, &folder)
+    finish::run(&Run { config, modality: parts.modality, model, device, path: folder.clone() }, &folder)
 }
 
 fn train(trainer: &mut Trainer, parts: &Parts, stage: StageArgument, folder: &Path) -> Result<()> {
@@ -73,7 +74,7 @@ fn run_folder(args: &Train) -> Result<PathBuf> {
 }
 
 /// A new run. Nothing is written before config and data are known to be good.
-fn begin(args: &Train, folder: &Path, registry: &Registry) -> Result<(Trainer, Parts, Config)> {
+fn begin(args: &Train, folder: &Path, registry: &Registry, device: &Device) -> Result<(Trainer, Parts, Config)> {
     if args.config.is_dir() {
         let message = format!("{}: is a folder, not a config file; --resume continues a run", args.config.display());
         return Err(Error::usage(message));
@@ -88,13 +89,13 @@ fn begin(args: &Train, folder: &Path, registry: &Registry) -> Result<(Trainer, P
     run.write("config.toml", config.to_toml()?.as_bytes())?;
     run.write_assets(&assets)?;
     let trainer =
-        Trainer::new(parts.spec.clone(), config.train.clone(), config.sample.clone(), data, &Device::Cpu, Some(run))
+        Trainer::new(parts.spec.clone(), config.train.clone(), config.sample.clone(), data, device, Some(run))
             .map_err(|e| config.locate(e.into()))?;
     Ok((trainer, parts, config))
 }
 
 /// The run in `folder`, with its own config changed by the command line.
-fn resume(args: &Train, folder: &Path, registry: &Registry) -> Result<(Trainer, Parts, Config)> {
+fn resume(args: &Train, folder: &Path, registry: &Registry, device: &Device) -> Result<(Trainer, Parts, Config)> {
     let run = RunDir::open(folder)?;
     let stored = Config::resolve(stored_config(&run)?, registry)?;
     let config = settle(stored_config(&run)?, args, registry)?;
@@ -107,7 +108,7 @@ fn resume(args: &Train, folder: &Path, registry: &Registry) -> Result<(Trainer, 
     let parts = Parts::new(&config, &run.assets()?)?;
     let data = training_data(&parts, &config)?;
     let (train, sample) = (config.train.clone(), config.sample.clone());
-    let mut trainer = Trainer::new(parts.spec.clone(), train, sample, data, &Device::Cpu, Some(run))
+    let mut trainer = Trainer::new(parts.spec.clone(), train, sample, data, device, Some(run))
         .map_err(|e| config.locate(e.into()))?;
     trainer.resume().map_err(|e| another_architecture(folder, e))?;
     check_stage(args.stage, trainer.state().stage, folder)?;

@@ -13,7 +13,8 @@ use crate::model::Model;
 /// The loss of one step and its parts, in nats for each item.
 pub(crate) struct Loss {
     pub(crate) total: Tensor,
-    pub(crate) values: Vec<(&'static str, f64)>,
+    /// Scalars (`f64`) where the loss is computed: the host need not wait for them.
+    pub(crate) values: Vec<(&'static str, Tensor)>,
 }
 
 /// Stage 1 at a share `progress` of it: reconstruction and the annealed KL divergence to N(0, I). The values are those of
@@ -32,9 +33,10 @@ pub(crate) fn vae_loss(
     let balance = balance(&posterior, config.kl_balance, kl_weight)?;
     let penalty = balance.sum(&kl_with_free_bits(&posterior, config.free_bits)?)?;
     let total = (&reconstruction + (penalty * kl_weight)?)?;
-    let kl = Balance::none(&posterior).sum(&posterior.kl_groups()?)?.mean_all()?;
-    let (r, k) = (scalar(&reconstruction)?, scalar(&kl)?);
-    let values = vec![("loss", scalar(&total)?), ("reconstruction", r), ("kl", k), ("nelbo_normal_prior", r + k)];
+    let kl = Balance::None.sum(&posterior.kl_groups()?)?.mean_all()?;
+    let (r, k) = (number(&reconstruction)?, number(&kl)?);
+    let nelbo = (&r + &k)?;
+    let values = vec![("loss", number(&total)?), ("reconstruction", r), ("kl", k), ("nelbo_normal_prior", nelbo)];
     let loss = Loss { total, values };
     with_terms_of_its_own(model, x, likelihood.as_ref(), config.regularizer_weight(progress), loss)
 }
@@ -61,11 +63,11 @@ pub(crate) fn lsgm_loss(
     let latents = balance.on_latents(&posterior, latents)?;
     let (cross_entropy, prior_term) = cross_entropy_terms(model, frozen, &latents, config, progress, pass)?;
     let total = ((&reconstruction + (penalty * kl_weight)?)? + prior_term)?;
-    let neg_entropy = Balance::none(&posterior).sum(&entropies)?.mean_all()?;
-    let (r, h, ce) = (scalar(&reconstruction)?, scalar(&neg_entropy)?, scalar(&cross_entropy)?);
+    let neg_entropy = Balance::None.sum(&entropies)?.mean_all()?;
+    let (r, h, ce) = (number(&reconstruction)?, number(&neg_entropy)?, number(&cross_entropy)?);
     let values = vec![
-        ("loss", scalar(&total)?),
-        ("nelbo", r + h + ce),
+        ("loss", number(&total)?),
+        ("nelbo", ((&r + &h)? + &ce)?),
         ("reconstruction", r),
         ("neg_entropy", h),
         ("cross_entropy", ce),
@@ -75,7 +77,7 @@ pub(crate) fn lsgm_loss(
 
 /// The factors on the groups while the KL terms are annealed.
 fn balance(posterior: &Posterior, wanted: bool, kl_weight: f64) -> Result<Balance> {
-    if wanted && kl_weight < 1.0 { Balance::of(posterior) } else { Ok(Balance::none(posterior)) }
+    if wanted && kl_weight < 1.0 { Balance::of(posterior) } else { Ok(Balance::None) }
 }
 
 /// What a group adds to the bound beside the cross entropy, `[B]` nats: its negative entropy; outside the score-based
@@ -128,7 +130,7 @@ pub(crate) fn prior_loss(model: &Model, x: &Tensor, config: &LsgmStage, pass: &m
     check_latent(model, &latents.mean)?;
     let times = model.prior.stratified_times(config.weighting, latents.mean.dim(0)?, pass.rng)?;
     let total = model.prior.objective(&latents, &times, pass)?.mean_all()?;
-    Ok(Loss { values: vec![("loss", scalar(&total)?)], total })
+    Ok(Loss { values: vec![("loss", number(&total)?)], total })
 }
 
 /// The loss with what the autoencoder adds to it: its own penalty, times `weight`, and terms beside the bound under their
@@ -146,7 +148,7 @@ fn with_terms_of_its_own(
         loss.total = (loss.total + (penalty * weight)?)?;
     }
     for Auxiliary { name, loss: term } in model.autoencoder.auxiliary(x, likelihood)? {
-        loss.values.push((name, scalar(&term)?));
+        loss.values.push((name, number(&term)?));
         loss.total = (loss.total + term)?;
     }
     Ok(loss)
@@ -156,10 +158,15 @@ fn check_latent(model: &Model, z0: &Tensor) -> Result<()> {
     model.latent_shape().check("encoder", z0)
 }
 
-pub(crate) fn scalar(x: &Tensor) -> Result<f64> {
-    let value = x.to_dtype(candle_core::DType::F64)?;
-    if value.rank() != 0 {
-        return Err(Error::contract("loss", format!("a scalar was expected, not {:?}", value.dims())));
+/// A scalar for reports: `f64`, without the graph behind it.
+fn number(x: &Tensor) -> Result<Tensor> {
+    if x.rank() != 0 {
+        return Err(Error::contract("loss", format!("a scalar was expected, not {:?}", x.dims())));
     }
-    Ok(value.to_scalar::<f64>()?)
+    Ok(x.detach().to_dtype(candle_core::DType::F64)?)
+}
+
+/// A scalar, waited for.
+pub(crate) fn scalar(x: &Tensor) -> Result<f64> {
+    Ok(number(x)?.to_scalar::<f64>()?)
 }

@@ -11,7 +11,7 @@ use lsgm_nn::Linear;
 use lsgm_prior::networks::UnetConfig;
 use lsgm_prior::{NetworkConfig, Prior, PriorConfig, Weighting};
 
-use super::{Loss, lsgm_loss, prior_loss, vae_loss};
+use super::{Loss, lsgm_loss, prior_loss, scalar, vae_loss};
 use crate::config::{LsgmStage, VaeStage};
 use crate::model::Model;
 
@@ -206,7 +206,7 @@ fn balancing_moves_the_encoder_during_the_annealing_alone_and_no_reported_value(
         let mut values = Vec::new();
         let grads = bench.gradients(|pass| {
             let loss = lsgm_loss(&bench.model, &bench.frozen, &bench.x, &config, progress, pass)?;
-            values.clone_from(&loss.values);
+            values = loss.values.iter().map(|(name, v)| Ok((*name, scalar(v)?))).collect::<Result<Vec<_>>>()?;
             Ok(loss)
         });
         (grads, values)

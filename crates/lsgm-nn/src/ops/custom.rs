@@ -48,7 +48,13 @@ thread_local! {
 
 /// Whether kernels of this crate serve `x`; if not, an op is composed of tensor operations (`composed`).
 pub(crate) fn has_kernel(x: &Tensor) -> bool {
-    x.device().is_cpu() && KERNELS.get()
+    is_synchronous(x.device())
+}
+
+/// Whether an op is done when its call returns. Elsewhere the host runs ahead of the device until it asks for a value, and
+/// should seldom ask.
+pub fn is_synchronous(device: &Device) -> bool {
+    device.is_cpu() && KERNELS.get()
 }
 
 /// Run `f` as on a device without kernels: every op that this thread applies is composed of tensor operations, which agree

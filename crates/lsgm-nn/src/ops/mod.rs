@@ -33,7 +33,7 @@ pub use conv::{
     conv1d, conv2d,
 };
 pub(crate) use custom::has_kernel;
-pub use custom::without_kernels;
+pub use custom::{is_synchronous, without_kernels};
 pub use embedding::embedding;
 pub use gated_residual::gated_residual;
 pub use likelihood::{bernoulli_log_prob, categorical_log_prob};

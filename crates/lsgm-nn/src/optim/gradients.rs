@@ -1,8 +1,9 @@
 use candle_core::backprop::GradStore;
-use candle_core::{Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use lsgm_core::{Error, Result};
 
 use super::slices::square_norm;
+use crate::ops::has_kernel;
 
 /// Gradients of named parameters, in the order of the parameters.
 #[derive(Debug, Clone)]
@@ -33,15 +34,26 @@ impl Gradients {
     /// is.
     ///
     /// # Errors
-    /// A gradient that is not `f32` or `f64` on the CPU.
+    /// A gradient that is not `f32` or `f64`.
     pub fn norm(&self) -> Result<f64> {
-        let mut total = 0.0;
-        for (_, g) in &self.0 {
-            if let Some(g) = g {
-                total += square_norm(g)?;
-            }
+        Ok(self.norm_tensor()?.to_scalar::<f64>()?)
+    }
+
+    /// [`Gradients::norm`] as a scalar (`f64`) on the device of the gradients, which the host does not wait for.
+    ///
+    /// # Errors
+    /// As [`Gradients::norm`].
+    pub fn norm_tensor(&self) -> Result<Tensor> {
+        let gradients: Vec<&Tensor> = self.0.iter().filter_map(|(_, g)| g.as_ref()).collect();
+        if gradients.first().is_some_and(|g| !has_kernel(g)) {
+            let squares = gradients.iter().map(|g| g.sqr()?.sum_all()).collect::<candle_core::Result<Vec<_>>>()?;
+            return Ok(Tensor::stack(&squares, 0)?.to_dtype(DType::F64)?.sum_all()?.sqrt()?);
         }
-        Ok(total.sqrt())
+        let mut total = 0.0;
+        for g in gradients {
+            total += square_norm(g)?;
+        }
+        Ok(Tensor::new(total.sqrt(), &Device::Cpu)?)
     }
 
     /// Whether every gradient is finite.

@@ -6,10 +6,12 @@ use lsgm_core::{Error, Result};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::Gradients;
+use super::composed;
 use super::slices::{read, write};
+use super::{GradientScale, Gradients};
 use crate::kernels::optimizer::{Rule, Slices, Step, average, step};
 use crate::kernels::{BLOCK, Float};
+use crate::ops::has_kernel;
 
 /// How gradients become updates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,10 +94,12 @@ pub struct Optimizer {
 enum Moments {
     F32(Vec<f32>, Vec<f32>),
     F64(Vec<f64>, Vec<f64>),
+    /// On a device without kernels.
+    Tensors(Tensor, Tensor),
 }
 
 impl Optimizer {
-    /// An optimizer for `vars`, which must be contiguous `f32` or `f64` on the CPU.
+    /// An optimizer for `vars`, which must be contiguous `f32` or `f64`, all on one device.
     ///
     /// # Errors
     /// A parameter of another kind, or a number out of its range.
@@ -121,11 +125,17 @@ impl Optimizer {
 
     /// One step with learning rate `lr`: every parameter that has a gradient moves, and every average follows.
     ///
-    /// Gradients are multiplied by `gradient_scale` first; to clip their norm to `c`, pass `min(1, c / norm)`.
+    /// Gradients are multiplied by `gradient_scale` first; [`GradientScale::clip`] clips their norm.
     ///
     /// # Errors
     /// Gradients or averages of other parameters.
-    pub fn step(&mut self, gradients: &Gradients, lr: f64, gradient_scale: f64, ema: Option<Ema<'_>>) -> Result<()> {
+    pub fn step(
+        &mut self,
+        gradients: &Gradients,
+        lr: f64,
+        gradient_scale: impl Into<GradientScale>,
+        ema: Option<Ema<'_>>,
+    ) -> Result<()> {
         let gradients: Vec<_> = gradients.iter().collect();
         self.check("gradients", gradients.iter().map(|(n, g)| (*n, g.map(Tensor::dims))))?;
         if let Some(ema) = &ema {
@@ -135,8 +145,13 @@ impl Optimizer {
             }
         }
         self.steps += 1;
-        let step = self.scalars(lr, gradient_scale, ema.as_ref().map_or(0.0, |e| e.decay));
+        let decay = ema.as_ref().map_or(0.0, |e| e.decay);
         let average_of = |i: usize| ema.as_ref().and_then(|e| e.averages.get(i)).map(|(_, average)| average);
+        let gradient_scale = gradient_scale.into();
+        if self.vars.first().is_some_and(|(_, var)| !has_kernel(var)) {
+            return self.step_composed(&gradients, lr, &gradient_scale, ema);
+        }
+        let step = self.scalars(lr, gradient_scale.number()?, decay);
         self.vars.par_iter().zip(&mut self.moments).zip(&gradients).enumerate().try_for_each(
             |(i, (((_, var), moments), (_, gradient)))| {
                 let gradient = gradient.map(Tensor::contiguous).transpose()?;
@@ -147,6 +162,29 @@ impl Optimizer {
         Ok(())
     }
 
+    fn step_composed(
+        &mut self,
+        gradients: &[(&str, Option<&Tensor>)],
+        lr: f64,
+        gradient_scale: &GradientScale,
+        ema: Option<Ema<'_>>,
+    ) -> Result<()> {
+        let step = self.scalars(lr, 1.0, 0.0);
+        for (((_, var), moments), (_, gradient)) in self.vars.iter().zip(&mut self.moments).zip(gradients) {
+            if let Some(gradient) = gradient {
+                let (m, v) = moments.as_tensors(var)?;
+                let (m, v) = composed::update(&step, var, &composed::scaled(gradient, gradient_scale)?, &m, &v)?;
+                *moments = Moments::Tensors(m, v);
+            }
+        }
+        if let Some(Ema { decay, averages }) = ema {
+            for ((_, var), (_, average)) in self.vars.iter().zip(averages) {
+                composed::follow(average, var, decay)?;
+            }
+        }
+        Ok(())
+    }
+
     /// The moments: `<parameter>.m` and `<parameter>.v`.
     ///
     /// # Errors
@@ -154,7 +192,7 @@ impl Optimizer {
     pub fn state(&self) -> Result<BTreeMap<String, Tensor>> {
         let mut state = BTreeMap::new();
         for ((name, var), moments) in self.vars.iter().zip(&self.moments) {
-            let (m, v) = moments.tensors(var)?;
+            let (m, v) = moments.as_tensors(var)?;
             state.insert(format!("{name}.m"), m);
             state.insert(format!("{name}.v"), v);
         }
@@ -182,7 +220,7 @@ impl Optimizer {
                     None => Err(Error::contract("optimizer state", format!("`{key}` is missing"))),
                 }
             };
-            moments.push(Moments::from_tensors(var.dtype(), find("m")?, find("v")?)?);
+            moments.push(Moments::from_tensors(var, find("m")?, find("v")?)?);
         }
         self.moments = moments;
         self.steps = steps;
@@ -238,23 +276,30 @@ impl Moments {
     fn zeros(name: &str, var: &Var) -> Result<Self> {
         let n = var.elem_count();
         match var.dtype() {
+            DType::F32 | DType::F64 if !has_kernel(var) => Ok(Self::Tensors(var.zeros_like()?, var.zeros_like()?)),
             DType::F32 => Ok(Self::F32(vec![0.0; n], vec![0.0; n])),
             DType::F64 => Ok(Self::F64(vec![0.0; n], vec![0.0; n])),
             other => Err(Error::contract("optimizer", format!("parameter `{name}` is of type {other:?}"))),
         }
     }
 
-    fn from_tensors(dtype: DType, m: &Tensor, v: &Tensor) -> Result<Self> {
-        let (m, v) = (m.flatten_all()?.to_dtype(dtype)?, v.flatten_all()?.to_dtype(dtype)?);
+    fn from_tensors(var: &Var, m: &Tensor, v: &Tensor) -> Result<Self> {
+        let (dtype, device) = (var.dtype(), var.device());
+        let (m, v) = (m.to_dtype(dtype)?.to_device(device)?, v.to_dtype(dtype)?.to_device(device)?);
+        if !has_kernel(var) {
+            return Ok(Self::Tensors(m, v));
+        }
+        let (m, v) = (m.flatten_all()?, v.flatten_all()?);
         Ok(match dtype {
             DType::F64 => Self::F64(m.to_vec1()?, v.to_vec1()?),
             _ => Self::F32(m.to_vec1()?, v.to_vec1()?),
         })
     }
 
-    fn tensors(&self, var: &Var) -> Result<(Tensor, Tensor)> {
+    fn as_tensors(&self, var: &Var) -> Result<(Tensor, Tensor)> {
         let (shape, device) = (var.shape(), var.device());
         Ok(match self {
+            Self::Tensors(m, v) => (m.clone(), v.clone()),
             Self::F32(m, v) => (Tensor::from_slice(m, shape, device)?, Tensor::from_slice(v, shape, device)?),
             Self::F64(m, v) => (Tensor::from_slice(m, shape, device)?, Tensor::from_slice(v, shape, device)?),
         })
@@ -279,6 +324,7 @@ impl InplaceOp1 for Update<'_> {
         match &mut **moments {
             Moments::F32(m, v) => self.typed(storage, layout, m, v),
             Moments::F64(m, v) => self.typed(storage, layout, m, v),
+            Moments::Tensors(..) => candle_core::bail!("optimizer: its moments belong to another device"),
         }
     }
 }

@@ -161,6 +161,7 @@ pub(crate) fn channel_norms(shape: Vec<usize>, groups: usize, activation: Activa
             Ok(ops::batch_norm_train(&t[0], &t[1], &t[2], 1e-5, activation)?.0)
         }),
         case(name("batch_norm_eval"), inputs, move |t| {
+            let (mean, var) = (mean.to_device(t[0].device())?, var.to_device(t[0].device())?);
             ops::batch_norm_eval(&t[0], &t[1], &t[2], &mean, &var, 1e-5, activation)
         }),
     ]
@@ -256,8 +257,10 @@ fn likelihoods() -> Vec<Case> {
             ops::bernoulli_log_prob(&t[0], &t[1])
         }),
         case("rotary", vec![normal(3, (2, 3, 5, 6))], |t| ops::rotary(&t[0], 100.0)),
-        case("embedding", vec![normal(3, (4, 5))], |t| ops::embedding(&t[0], &ids())),
-        case("categorical_log_prob", vec![normal(4, (2, 3, 4))], |t| ops::categorical_log_prob(&t[0], &ids())),
+        case("embedding", vec![normal(3, (4, 5))], |t| ops::embedding(&t[0], &ids().to_device(t[0].device())?)),
+        case("categorical_log_prob", vec![normal(4, (2, 3, 4))], |t| {
+            ops::categorical_log_prob(&t[0], &ids().to_device(t[0].device())?)
+        }),
         case("weight_norm", vec![normal(5, (3, 2, 3, 3)), normal(6, 3)], |t| ops::weight_norm(&t[0], &t[1], 1e-5)),
     ]
 }
@@ -330,7 +333,7 @@ fn logistic_mixtures() -> Vec<Case> {
             let scales = (scales - 2.5).unwrap();
             let params = Tensor::cat(&[logits, means, scales], 1).unwrap();
             case(format!("logistic_mixture_log_prob {components} {levels}"), vec![params], move |t| {
-                ops::logistic_mixture_log_prob(&t[0], &x, levels)
+                ops::logistic_mixture_log_prob(&t[0], &x.to_device(t[0].device())?, levels)
             })
         })
         .collect()

@@ -47,17 +47,19 @@ pub(crate) fn assert_close(what: &str, a: &Tensor, b: &Tensor, tolerance: f64) {
 
 /// `Σ y · weights` for fixed weights, so that every output counts differently.
 pub(crate) fn loss(y: &Tensor) -> Tensor {
-    let weights = normal(99, y.shape().clone()).to_dtype(y.dtype()).unwrap();
+    let weights = normal(99, y.shape().clone()).to_dtype(y.dtype()).unwrap().to_device(y.device()).unwrap();
     (y * weights).unwrap().sum_all().unwrap()
 }
 
 /// The output and the gradient of [`loss`] with respect to every input.
 pub(crate) fn run(case: &Case, dtype: DType) -> (Tensor, Vec<Tensor>) {
-    let vars: Vec<Var> = case
-        .inputs
-        .iter()
-        .map(|t| Var::from_tensor(&t.to_dtype(dtype).unwrap().contiguous().unwrap()).unwrap())
-        .collect();
+    run_on(case, dtype, &Device::Cpu)
+}
+
+/// [`run`] on a device.
+pub(crate) fn run_on(case: &Case, dtype: DType, device: &Device) -> (Tensor, Vec<Tensor>) {
+    let moved = |t: &Tensor| t.to_dtype(dtype)?.contiguous()?.to_device(device);
+    let vars: Vec<Var> = case.inputs.iter().map(|t| Var::from_tensor(&moved(t).unwrap()).unwrap()).collect();
     let tensors: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
     let y = (case.f)(&tensors).unwrap();
     let store = loss(&y).backward().unwrap();

@@ -25,7 +25,7 @@ pub(crate) fn likelihood(form: LogisticForm, channels: usize, levels: usize, shi
     let parameters = (normal(7, (2, form.parameters(channels), 3, 5)) + shift).unwrap();
     let x = pixels(channels, levels);
     case(&format!("{form:?} {channels} {levels}"), vec![parameters], move |t| {
-        ops::discretized_logistic_log_prob(&t[0], &x.to_dtype(t[0].dtype())?, levels, form)
+        ops::discretized_logistic_log_prob(&t[0], &x.to_dtype(t[0].dtype())?.to_device(t[0].device())?, levels, form)
     })
 }
 

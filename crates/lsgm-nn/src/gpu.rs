@@ -1,0 +1,45 @@
+//! The GPUs of this machine.
+
+/// A GPU.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gpu {
+    /// The name that its maker gave it.
+    pub name: String,
+    /// Compute capability, major and minor.
+    pub capability: (i32, i32),
+    /// Memory that nobody holds, in bytes.
+    pub free: usize,
+    /// All of its memory, in bytes.
+    pub total: usize,
+}
+
+/// Whether this program was built with the feature `cuda`, without which it finds no GPU.
+pub const fn is_built_in() -> bool {
+    cfg!(feature = "cuda")
+}
+
+/// The GPUs that the driver shows to this process, in its order.
+///
+/// # Errors
+/// What the driver says when it cannot tell. A program without the feature `cuda` knows of none and asks nobody.
+#[cfg(feature = "cuda")]
+pub fn gpus() -> Result<Vec<Gpu>, String> {
+    use candle_core::cuda::cudarc::driver::{CudaContext, DriverError};
+
+    fn one(ordinal: usize) -> Result<Gpu, DriverError> {
+        let context = CudaContext::new(ordinal)?;
+        let (free, total) = context.mem_get_info()?;
+        Ok(Gpu { name: context.name()?, capability: context.compute_capability()?, free, total })
+    }
+    let count = CudaContext::device_count().map_err(|e| e.to_string())?;
+    (0..usize::try_from(count).unwrap_or(0)).map(|i| one(i).map_err(|e| format!("GPU {i}: {e}"))).collect()
+}
+
+/// The GPUs that the driver shows to this process, in its order.
+///
+/// # Errors
+/// What the driver says when it cannot tell. A program without the feature `cuda` knows of none and asks nobody.
+#[cfg(not(feature = "cuda"))]
+pub fn gpus() -> Result<Vec<Gpu>, String> {
+    Ok(Vec::new())
+}
