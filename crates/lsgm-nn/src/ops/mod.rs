@@ -8,6 +8,8 @@ mod attention;
 mod bilinear;
 mod composed;
 mod conv;
+#[cfg(any(test, feature = "cudnn"))]
+mod cudnn;
 mod custom;
 mod embedding;
 mod gated_residual;
@@ -32,6 +34,8 @@ pub use conv::{
     Conv1dConfig, Conv2dConfig, ConvTranspose1dConfig, ConvTranspose2dConfig, conv_transpose1d, conv_transpose2d,
     conv1d, conv2d,
 };
+#[cfg(feature = "cudnn")]
+pub(crate) use cudnn::Part;
 pub(crate) use custom::has_kernel;
 pub use custom::{is_synchronous, without_kernels};
 pub use embedding::embedding;

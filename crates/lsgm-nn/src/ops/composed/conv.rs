@@ -1,4 +1,4 @@
-//! Convolutions as matrix products.
+//! Convolutions as matrix products, or through cuDNN where there is one.
 //!
 //! Output `i` of an axis reads the padded input at `i·stride + tap·dilation`. Cut into `stride` phases, element `p` of the
 //! padded input is element `p / stride` of phase `p % stride`: what a tap reads is a slice of one phase, for every stride and
@@ -10,6 +10,8 @@ use lsgm_core::Result;
 use super::over_channels;
 use super::products::matmul;
 use crate::kernels::conv::Geometry;
+#[cfg(feature = "cudnn")]
+use crate::ops::cudnn;
 
 /// One axis of a convolution.
 struct Axis {
@@ -94,6 +96,10 @@ fn spread(g: &Geometry, parts: &[Tensor]) -> Result<Tensor> {
 
 /// A convolution of `x: [B, G·C, H, W]` with `w: [G·O, C, kh, kw]`: `[B, G·O, H', W']`.
 pub(crate) fn conv(g: &Geometry, x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    #[cfg(feature = "cudnn")]
+    if x.device().is_cuda() && cudnn::serves(g) {
+        return with_bias(cudnn::conv(g, x, w)?, bias);
+    }
     let slices = slices(g, x)?;
     let y = if is_depthwise(g) {
         let factors = factors(g, w)?;
@@ -111,6 +117,10 @@ pub(crate) fn conv(g: &Geometry, x: &Tensor, w: &Tensor, bias: Option<&Tensor>) 
 
 /// The transposed convolution of `y: [B, G·O, H', W']` with `w: [G·O, C, kh, kw]`: `[B, G·C, H, W]`.
 pub(crate) fn conv_transpose(g: &Geometry, y: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    #[cfg(feature = "cudnn")]
+    if y.device().is_cuda() && cudnn::serves(g) {
+        return with_bias(cudnn::conv_transpose(g, y, w)?, bias);
+    }
     let parts = if is_depthwise(g) {
         factors(g, w)?.iter().map(|factor| Ok(y.broadcast_mul(factor)?)).collect::<Result<Vec<_>>>()?
     } else {
