@@ -13,6 +13,8 @@ mod vector;
 pub(crate) mod attention;
 pub(crate) mod bilinear;
 pub(crate) mod conv;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 #[cfg(feature = "cudnn")]
 pub(crate) mod cudnn;
 pub(crate) mod linear;

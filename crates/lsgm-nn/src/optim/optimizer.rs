@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::composed;
 use super::slices::{read, write};
 use super::{GradientScale, Gradients};
+#[cfg(feature = "cuda")]
+use crate::kernels::cuda::{self, Piece};
 use crate::kernels::optimizer::{Rule, Slices, Step, average, step};
 use crate::kernels::{BLOCK, Float};
 use crate::ops::has_kernel;
@@ -169,7 +171,27 @@ impl Optimizer {
         gradient_scale: &GradientScale,
         ema: Option<Ema<'_>>,
     ) -> Result<()> {
-        let step = self.scalars(lr, 1.0, 0.0);
+        let step = self.scalars(lr, 1.0, ema.as_ref().map_or(0.0, |e| e.decay));
+        #[cfg(feature = "cuda")]
+        if let Some((_, var)) = self.vars.first().filter(|(_, var)| var.device().is_cuda())
+            && self.vars.iter().all(|(_, var)| var.dtype() == DType::F32)
+        {
+            let device = var.device();
+            let scale = gradient_scale.tensor(device)?;
+            let gradients = gradients.iter().map(|(_, g)| g.map(Tensor::contiguous).transpose());
+            let gradients = gradients.collect::<candle_core::Result<Vec<_>>>()?;
+            let averages = ema.map(|e| e.averages);
+            let pieces = self.vars.iter().zip(&self.moments).zip(&gradients).enumerate();
+            let pieces: Vec<_> = pieces
+                .map(|(i, (((_, var), moments), gradient))| Piece {
+                    parameter: Some(var.as_tensor()),
+                    gradient: gradient.as_ref(),
+                    moments: moments.on_device(),
+                    average: averages.and_then(|a| a.get(i)).map(|(_, average)| average.as_tensor()),
+                })
+                .collect();
+            return Ok(cuda::step(device, &step, &scale, &pieces)?);
+        }
         for (((_, var), moments), (_, gradient)) in self.vars.iter().zip(&mut self.moments).zip(gradients) {
             if let Some(gradient) = gradient {
                 let (m, v) = moments.as_tensors(var)?;
@@ -287,13 +309,20 @@ impl Moments {
         let (dtype, device) = (var.dtype(), var.device());
         let (m, v) = (m.to_dtype(dtype)?.to_device(device)?, v.to_dtype(dtype)?.to_device(device)?);
         if !has_kernel(var) {
-            return Ok(Self::Tensors(m, v));
+            // Moments of one's own: a kernel may change them in place.
+            return Ok(Self::Tensors(m.copy()?, v.copy()?));
         }
         let (m, v) = (m.flatten_all()?, v.flatten_all()?);
         Ok(match dtype {
             DType::F64 => Self::F64(m.to_vec1()?, v.to_vec1()?),
             _ => Self::F32(m.to_vec1()?, v.to_vec1()?),
         })
+    }
+
+    /// Those that are tensors.
+    #[cfg(feature = "cuda")]
+    fn on_device(&self) -> Option<(&Tensor, &Tensor)> {
+        if let Self::Tensors(m, v) = self { Some((m, v)) } else { None }
     }
 
     fn as_tensors(&self, var: &Var) -> Result<(Tensor, Tensor)> {

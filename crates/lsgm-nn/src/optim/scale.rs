@@ -25,6 +25,15 @@ impl GradientScale {
         Ok(Self::OnDevice((norm.recip()? * limit)?.minimum(&norm.ones_like()?)?))
     }
 
+    /// The factor as a scalar (`f64`) on a device.
+    #[cfg(feature = "cuda")]
+    pub(super) fn tensor(&self, device: &candle_core::Device) -> Result<Tensor> {
+        Ok(match self {
+            Self::Number(factor) => Tensor::new(*factor, device)?,
+            Self::OnDevice(factor) => factor.to_dtype(candle_core::DType::F64)?,
+        })
+    }
+
     /// The factor on the host.
     pub(super) fn number(&self) -> Result<f64> {
         match self {

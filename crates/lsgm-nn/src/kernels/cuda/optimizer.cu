@@ -1,0 +1,91 @@
+// An optimizer's step over all parameters, and the norm of all gradients. `../optimizer.rs` has the same for the CPU.
+//
+// `pieces` has six numbers for each parameter: the addresses of its elements, of their gradients (or 0), of both moments, of
+// the moving average (or 0), and how many there are. Each block of threads works on `ELEMENTS` elements of one parameter;
+// `blocks` has two numbers for each block: which parameter, and which of its runs of elements.
+
+#define ELEMENTS 16384
+
+struct Run {
+    const unsigned long long *piece;
+    unsigned long long first, end;
+};
+
+static __device__ Run run_of_block(const unsigned long long *pieces, const unsigned *blocks) {
+    Run run;
+    run.piece = pieces + 6ull * blocks[2 * blockIdx.x];
+    run.first = (unsigned long long)ELEMENTS * blocks[2 * blockIdx.x + 1];
+    run.end = run.first + ELEMENTS < run.piece[5] ? run.first + ELEMENTS : run.piece[5];
+    return run;
+}
+
+// Adam and AdamW (`adamax` is 0), or Adamax.
+extern "C" __global__ void step(
+    const unsigned long long *pieces, const unsigned *blocks, const double *gradient_scale, int adamax, float beta1,
+    float rest1, float beta2, float rest2, float eps, float rate, float unbias, float keep, float decay, float ema_decay) {
+    Run run = run_of_block(pieces, blocks);
+    float *p = (float *)run.piece[0];
+    const float *g = (const float *)run.piece[1];
+    float *m = (float *)run.piece[2], *v = (float *)run.piece[3], *average = (float *)run.piece[4];
+    float scale = (float)*gradient_scale;
+    for (unsigned long long i = run.first + threadIdx.x; i < run.end; i += blockDim.x) {
+        float x = p[i];
+        if (g) {
+            float gradient = fmaf(g[i], scale, decay * x);
+            float first = fmaf(beta1, m[i], rest1 * gradient);
+            float second;
+            if (adamax) {
+                second = fmaxf(beta2 * v[i], fabsf(gradient) + eps);
+                x = x - rate * first / second;
+            } else {
+                second = fmaf(beta2, v[i], rest2 * gradient * gradient);
+                x = x * keep - rate * first / fmaf(sqrtf(second), unbias, eps);
+            }
+            m[i] = first;
+            v[i] = second;
+            p[i] = x;
+        }
+        if (average) {
+            average[i] = fmaf(ema_decay, average[i] - x, x);
+        }
+    }
+}
+
+// The sum of `own` over the 256 threads of a block, for the first of them.
+static __device__ double sum_of_block(double own) {
+    __shared__ double sums[256];
+    sums[threadIdx.x] = own;
+    for (unsigned half = 128; half > 0; half /= 2) {
+        __syncthreads();
+        if (threadIdx.x < half) {
+            sums[threadIdx.x] += sums[threadIdx.x + half];
+        }
+    }
+    return sums[0];
+}
+
+// The sum of squares of each block's gradients.
+extern "C" __global__ void squares(const unsigned long long *pieces, const unsigned *blocks, double *sums) {
+    Run run = run_of_block(pieces, blocks);
+    const float *g = (const float *)run.piece[1];
+    double own = 0.0;
+    for (unsigned long long i = run.first + threadIdx.x; i < run.end; i += blockDim.x) {
+        own += (double)g[i] * (double)g[i];
+    }
+    double sum = sum_of_block(own);
+    if (threadIdx.x == 0) {
+        sums[blockIdx.x] = sum;
+    }
+}
+
+// The root of the sum of `n` numbers, by one block.
+extern "C" __global__ void root(const double *sums, unsigned n, double *norm) {
+    double own = 0.0;
+    for (unsigned i = threadIdx.x; i < n; i += blockDim.x) {
+        own += sums[i];
+    }
+    double sum = sum_of_block(own);
+    if (threadIdx.x == 0) {
+        *norm = sqrt(sum);
+    }
+}
