@@ -1,4 +1,5 @@
-"""Time and memory of lsgm's operations against PyTorch's, on this machine's CPU: writes benches/RESULTS.md.
+"""Time and memory of lsgm's operations against PyTorch's, on this machine's CPU: writes benches/RESULTS.md. With `--device
+cuda`, on its GPU (bf16 products on both sides, PyTorch channels-last, with `--compile` compiled): benches/RESULTS-GPU.md.
 
     python -m venv /tmp/torch && /tmp/torch/bin/pip install torch numpy
     /tmp/torch/bin/python benches/compare/compare.py
@@ -26,14 +27,16 @@ ROOT = HERE.parent.parent
 class Side:
     """A process that measures rows."""
 
-    def __init__(self, command, threads):
-        number = str(threads)
+    def __init__(self, command, arguments):
+        number = str(arguments.threads)
         settings = {
             "RAYON_NUM_THREADS": number,
             "OMP_NUM_THREADS": number,
             # What the lsgm binary sets itself.
             "CANDLE_BARRIER_POOL_SPIN_LIMIT": "0",
             "MIMALLOC_PURGE_DELAY": "-1",
+            "LSGM_COMPARE_DEVICE": arguments.device,
+            "LSGM_COMPARE_COMPILE": str(int(arguments.compile)),
         }
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | settings
@@ -56,10 +59,11 @@ class Side:
         self.process.wait()
 
 
-def build():
+def build(device):
     """Build the Rust side and return its path."""
     cargo = os.environ.get("CARGO", "cargo")
-    command = [cargo, "bench", "--bench", "compare", "--no-run", "--message-format=json"]
+    features = [] if device == "cpu" else ["--features", "cuda,cudnn"]
+    command = [cargo, "bench", "--bench", "compare", "--no-run", "--message-format=json", *features]
     output = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
     messages = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
     paths = [m["executable"] for m in messages if m.get("target", {}).get("name") == "compare" and m.get("executable")]
@@ -81,13 +85,13 @@ def measure_times(rows, sides, rounds, seconds):
     return times
 
 
-def measure_memory(rows, commands, threads):
+def measure_memory(rows, commands, arguments):
     """For each row the (PyTorch, lsgm) MiB, each in a process of its own."""
     result = {}
     for row in rows:
         pair = []
         for command in commands:
-            side = Side(command, threads)
+            side = Side(command, arguments)
             pair.append(side.ask(row, "memory"))
             side.close()
         result[row["name"]] = pair
@@ -115,13 +119,20 @@ def cpu():
     return f"{fields.get('model name', 'unknown')} ({numbers}, {best})"
 
 
-def machine(python):
+def gpu():
+    """Name and driver of the GPU."""
+    query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
+    return version(query).splitlines()[0]
+
+
+def machine(python, device):
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     torch = version([python, "-c", "import torch; print(torch.__version__)"])
     candle = next(
         line.split('"')[1].lstrip("=") for line in (ROOT / "Cargo.toml").read_text().splitlines() if "candle-core" in line
     )
     return [
+        *([] if device == "cpu" else [f"* GPU: {gpu()}"]),
         f"* CPU: {cpu()}, {os.cpu_count()} cores; {memory:.0f} GiB of memory; {platform.system()}",
         f"* PyTorch {torch} (wheel from PyPI), Python {platform.python_version()}",
         f"* lsgm at `{version(['git', 'rev-parse', '--short', 'HEAD'])}`, candle {candle}, {version(['rustc', '--version'])}",
@@ -149,11 +160,11 @@ def table(rows, measured):
     return lines + ["", "## Rows above their goal", "", *(missed or ["None."])]
 
 
-def report(rows, measured, description, threads):
+def report(rows, measured, description, arguments):
     dates = sorted({measured[row["name"]]["date"] for row in rows})
     rounds = min(len(measured[row["name"]]["times"]) for row in rows)
     return [
-        "# lsgm against PyTorch on the CPU",
+        f"# lsgm against PyTorch on the {'CPU' if arguments.device == 'cpu' else 'GPU'}",
         "",
         "Written by `python benches/compare/compare.py`; `benches/compare/rows.json` has the shapes, `networks.py` the networks",
         f"of the last rows. Times are medians of {rounds} rounds or more that both sides take in turn; the ratio is that of the",
@@ -161,7 +172,7 @@ def report(rows, measured, description, threads):
         "Memory is the peak above that of the idle process, in a process of its own.",
         "",
         *description,
-        f"* both sides on {threads} threads; measured on {' and '.join(dates)}",
+        f"* both sides on {arguments.threads} threads; measured on {' and '.join(dates)}",
         "",
         *table(rows, measured),
     ]
@@ -171,6 +182,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=0.4, help="least time of one measurement")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--compile", action="store_true", help="torch.compile on PyTorch's side")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rows", default="", help="only rows whose name this regular expression finds")
     parser.add_argument("--no-times", action="store_true", help="measure memory only")
@@ -178,24 +191,29 @@ def main():
     parser.add_argument("--python", default=sys.executable, help="the Python that has PyTorch")
     parser.add_argument("--rust", help="the built Rust side; cargo builds it otherwise")
     parser.add_argument("--remark", default="", help="a sentence about this measurement, for the table's head")
-    parser.add_argument("--store", type=Path, default=ROOT / "target" / "compare.json", help="where measurements are kept")
-    parser.add_argument("--out", type=Path, default=ROOT / "benches" / "RESULTS.md")
+    parser.add_argument("--store", type=Path, help="where measurements are kept [target/compare.json]")
+    parser.add_argument("--out", type=Path, help="[benches/RESULTS.md]")
     arguments = parser.parse_args()
+    kind = {"cpu": "", "cuda": "-GPU"}[arguments.device] + ("-compiled" if arguments.compile else "")
+    arguments.store = arguments.store or ROOT / "target" / f"compare{kind}.json"
+    arguments.out = arguments.out or ROOT / "benches" / f"RESULTS{kind}.md"
 
     all_rows = json.loads((HERE / "rows.json").read_text())
+    if arguments.device != "cpu":
+        all_rows = [row | {"name": row["name"].replace("32 images", "128 images"), "batch": 128} if "batch" in row else row for row in all_rows]
     rows = [row for row in all_rows if re.search(arguments.rows, row["name"])]
-    commands = [[arguments.python, str(HERE / "pytorch.py")], [arguments.rust or build()]]
+    commands = [[arguments.python, str(HERE / "pytorch.py")], [arguments.rust or build(arguments.device)]]
     measured = json.loads(arguments.store.read_text()) if arguments.store.exists() else {}
     entries = [measured.setdefault(row["name"], {"times": [], "memory": []}) for row in rows]
     if not arguments.no_times:
-        sides = [Side(command, arguments.threads) for command in commands]
+        sides = [Side(command, arguments) for command in commands]
         times = measure_times(rows, sides, arguments.rounds, arguments.seconds)
         for side in sides:
             side.close()
         for row, entry in zip(rows, entries):
             entry |= {"times": times[row["name"]], "date": str(date.today())}
     if not arguments.no_memory:
-        memory = measure_memory(rows, commands, arguments.threads)
+        memory = measure_memory(rows, commands, arguments)
         for row, entry in zip(rows, entries):
             entry["memory"] = memory[row["name"]]
     arguments.store.parent.mkdir(exist_ok=True)
@@ -204,7 +222,7 @@ def main():
     print("\n".join(table([row for row in rows if row["name"] not in missing], measured)))
     rows = [row for row in all_rows if row["name"] not in missing]
     remark = [f"* {arguments.remark}"] if arguments.remark else []
-    lines = report(rows, measured, machine(arguments.python) + remark, arguments.threads)
+    lines = report(rows, measured, machine(arguments.python, arguments.device) + remark, arguments)
     if missing:
         lines += ["", "## Rows not measured yet", "", *(f"* {name}" for name in missing)]
     arguments.out.write_text("\n".join(lines) + "\n")

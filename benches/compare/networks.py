@@ -11,6 +11,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from placement import prepare
+
 
 class NormConv(nn.Conv2d):
     """A convolution with weight normalisation: each output channel has a learned length."""
@@ -204,7 +206,7 @@ def images(row):
 
 def nvae(row):
     """A step of the autoencoder under N(0, I)."""
-    model, x = Nvae(row), images(row)
+    model, x = prepare(Nvae(row)), images(row)
     optimizer = torch.optim.Adamax(model.parameters(), lr=1e-3)
 
     def step():
@@ -219,7 +221,7 @@ def nvae(row):
 
 def lsgm(row):
     """A joint step of autoencoder and prior: algorithm 1, one noise level for each item."""
-    model, prior, x = Nvae(row), Ncsnpp(row), images(row)
+    model, prior, x = prepare(Nvae(row)), prepare(Ncsnpp(row)), images(row)
     optimizers = [torch.optim.Adamax(model.parameters(), lr=1e-4), torch.optim.Adam(prior.parameters(), lr=1e-4)]
 
     def step():

@@ -1,6 +1,6 @@
 //! Training steps of an NVAE in the published MNIST layout, alone and with the NCSN++ prior: `networks.py` has the same.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use lsgm::image::{ImageShape, Nvae, NvaeConfig};
 use lsgm::nn::backward;
 use lsgm::nn::optim::{Gradients, Optimizer, OptimizerConfig, OptimizerKind};
@@ -9,6 +9,7 @@ use lsgm::prior::{NetworkConfig, Prior, PriorConfig, SdeConfig, Weighting};
 use lsgm::{Autoencoder, Encoder, ParamStore, Pass, Result, Rng};
 use serde::Deserialize;
 
+use crate::placement::device;
 use crate::rows::Step;
 
 /// Sizes of both networks.
@@ -43,7 +44,7 @@ impl Sizes {
 
     /// Binary images.
     fn images(&self) -> Result<Tensor> {
-        let noise = Rng::new(2).normal_tensor((self.batch, 1, 28, 28), DType::F32, &Device::Cpu)?;
+        let noise = Rng::new(2).normal_tensor((self.batch, 1, 28, 28), DType::F32, device()?)?;
         Ok(noise.gt(0.84)?.to_dtype(DType::F32)?)
     }
 }
@@ -55,7 +56,7 @@ fn optimizer(kind: OptimizerKind, store: &ParamStore, of_prior: bool) -> Result<
 
 /// A step of the autoencoder under N(0, I).
 pub(crate) fn nvae(sizes: &Sizes) -> Result<Step> {
-    let store = ParamStore::new(DType::F32, &Device::Cpu, Rng::new(1));
+    let store = ParamStore::new(DType::F32, device()?, Rng::new(1));
     let (model, x, mut rng) = (sizes.autoencoder(&store)?, sizes.images()?, Rng::new(3));
     let mut optimizer = optimizer(OptimizerKind::Adamax, &store, false)?;
     Ok(Box::new(move || {
@@ -71,7 +72,7 @@ pub(crate) fn nvae(sizes: &Sizes) -> Result<Step> {
 
 /// A joint step of autoencoder and prior: algorithm 1, one noise level for each item.
 pub(crate) fn lsgm(sizes: &Sizes) -> Result<Step> {
-    let store = ParamStore::new(DType::F32, &Device::Cpu, Rng::new(1));
+    let store = ParamStore::new(DType::F32, device()?, Rng::new(1));
     let (model, x, mut rng) = (sizes.autoencoder(&store)?, sizes.images()?, Rng::new(3));
     let network = NcsnppConfig { channels: sizes.prior_channels, blocks: sizes.blocks, ..Default::default() };
     let sde = SdeConfig::Geometric { sigma2_min: 3e-5, sigma2_max: 0.999, sigma2_0: 3e-5 };

@@ -1,11 +1,12 @@
 //! A training step of residual blocks: `x + conv(silu(norm(conv(silu(norm(x))))))`.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use lsgm::nn::ops::{Activation, Conv2dConfig};
 use lsgm::nn::optim::{Gradients, Optimizer};
 use lsgm::nn::{Conv2d, GroupNorm, backward};
 use lsgm::{ParamStore, Params, Result, Rng};
 
+use crate::placement::device;
 use crate::rows::{Step, adamw_config, normal};
 
 struct Block([(GroupNorm, Conv2d); 2]);
@@ -31,7 +32,7 @@ impl Block {
 
 /// Forward, mean square error, backward and AdamW.
 pub(crate) fn build(input: Vec<usize>, blocks: usize, groups: usize) -> Result<Step> {
-    let store = ParamStore::new(DType::F32, &Device::Cpu, Rng::new(1));
+    let store = ParamStore::new(DType::F32, device()?, Rng::new(1));
     let block = |i: usize| Block::new(input[1], groups, &store.root().pp(i));
     let blocks = (0..blocks).map(block).collect::<Result<Vec<_>>>()?;
     let (x, target) = (normal(2, &input)?, normal(3, &input)?);

@@ -1,6 +1,6 @@
 //! The rows of the table: what one call of each computes.
 
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::{DType, Tensor, Var};
 use lsgm::nn::ops::{self, Activation, Conv1dConfig, Conv2dConfig, ConvTranspose2dConfig};
 use lsgm::nn::optim::{Gradients, Optimizer, OptimizerConfig, OptimizerKind};
 use lsgm::nn::{Conv1d, Conv2d, ConvTranspose2d, LayerNorm, Linear, MultiHeadAttention, backward};
@@ -8,6 +8,7 @@ use lsgm::{ParamStore, Params, Result, Rng};
 use serde::Deserialize;
 
 use crate::networks::{self, Sizes};
+use crate::placement::device;
 use crate::resnet;
 
 /// One call: forward and backward with respect to input and parameters, or a training step.
@@ -144,7 +145,7 @@ impl Row {
 }
 
 pub(crate) fn normal(seed: u64, shape: &[usize]) -> Result<Tensor> {
-    Rng::new(seed).normal_tensor(shape, DType::F32, &Device::Cpu)
+    Rng::new(seed).normal_tensor(shape, DType::F32, device()?)
 }
 
 /// Forward and backward of a layer with respect to its input and its parameters; the gradient of the output is one.
@@ -153,7 +154,7 @@ fn layer<L: 'static>(
     build: impl FnOnce(&Params) -> Result<L>,
     forward: impl Fn(&L, &Tensor) -> Result<Tensor> + 'static,
 ) -> Result<Step> {
-    let store = ParamStore::new(DType::F32, &Device::Cpu, Rng::new(1));
+    let store = ParamStore::new(DType::F32, device()?, Rng::new(1));
     let layer = build(&store.root())?;
     let x = Var::from_tensor(&normal(2, &input)?)?;
     Ok(Box::new(move || {
@@ -175,7 +176,7 @@ fn attention(input: Vec<usize>) -> Result<Step> {
 fn adamw(tensors: usize, elements: usize) -> Result<Step> {
     let var = |i: usize| Ok((format!("p{i:03}"), Var::from_tensor(&normal(i as u64, &[elements])?)?));
     let vars = (0..tensors).map(var).collect::<Result<Vec<_>>>()?;
-    let mut loss = Tensor::zeros((), DType::F32, &Device::Cpu)?;
+    let mut loss = Tensor::zeros((), DType::F32, device()?)?;
     for (_, var) in &vars {
         loss = (loss + var.sqr()?.sum_all()?)?;
     }

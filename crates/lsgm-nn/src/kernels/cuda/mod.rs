@@ -4,8 +4,8 @@
 
 use std::sync::OnceLock;
 
-use candle_core::cuda::cudarc::driver::{CudaSlice, DevicePtr, LaunchConfig, PushKernelArg};
-use candle_core::cuda::{CudaDType, CudaDevice, CudaFunc, WrapErr, cudarc::nvrtc};
+use candle_core::cuda::cudarc::driver::{CudaFunction, CudaSlice, DevicePtr, LaunchConfig, PushKernelArg};
+use candle_core::cuda::{CudaDType, CudaDevice, WrapErr, cudarc::nvrtc};
 use candle_core::{DType, Device, Result, Storage, Tensor, bail};
 
 use super::optimizer::{Rule, Step};
@@ -25,8 +25,8 @@ fn compiled() -> Result<&'static str> {
     }
 }
 
-fn function(device: &CudaDevice, name: &str) -> Result<CudaFunc> {
-    device.get_or_load_custom_func(name, "lsgm_optimizer", compiled()?)
+fn function(device: &CudaDevice, name: &str) -> Result<CudaFunction> {
+    Ok(device.get_or_load_custom_func(name, "lsgm_optimizer", compiled()?)?.into_cuda_function())
 }
 
 /// What the kernels do to one parameter: contiguous `f32` tensors of one size on one device.
@@ -113,8 +113,8 @@ pub(crate) fn step(device: &Device, step: &Step, gradient_scale: &Tensor, pieces
         step.ema_decay,
     ]
     .map(|n| n as f32);
-    let function = function(device, "step")?;
-    let mut arguments = function.builder();
+    let (function, stream) = (function(device, "step")?, device.cuda_stream());
+    let mut arguments = stream.launch_builder(&function);
     arguments.arg(&table.pieces).arg(&table.blocks).arg(&scale).arg(&adamax);
     for number in &numbers {
         arguments.arg(number);
@@ -129,15 +129,14 @@ pub(crate) fn step(device: &Device, step: &Step, gradient_scale: &Tensor, pieces
 pub(crate) fn norm(device: &Device, gradients: &[&Tensor]) -> Result<Tensor> {
     let norm = Tensor::zeros((), DType::F64, device)?;
     let device = device.as_cuda_device()?;
-    let piece = |g: &&'_ Tensor| Piece { gradient: Some(g), ..Piece::default() };
-    let pieces: Vec<Piece<'_>> = gradients.iter().map(piece).collect();
+    let pieces: Vec<_> = gradients.iter().map(|&g| Piece { gradient: Some(g), ..Piece::default() }).collect();
     let table = Table::new(device, &pieces)?;
     if table.count == 0 {
         return Ok(norm);
     }
     let sums = device.alloc_zeros::<f64>(table.count as usize)?;
-    let squares = function(device, "squares")?;
-    let mut arguments = squares.builder();
+    let (squares, root, stream) = (function(device, "squares")?, function(device, "root")?, device.cuda_stream());
+    let mut arguments = stream.launch_builder(&squares);
     arguments.arg(&table.pieces).arg(&table.blocks).arg(&sums);
     // SAFETY: as in `step`; each block writes one of as many sums as there are blocks.
     unsafe { arguments.launch(table.launch()) }.w()?;
@@ -145,8 +144,7 @@ pub(crate) fn norm(device: &Device, gradients: &[&Tensor]) -> Result<Tensor> {
         let (storage, layout) = norm.storage_and_layout();
         let Storage::Cuda(storage) = &*storage else { bail!("optimizer: the norm is not on the GPU") };
         let place = f64::as_cuda_slice(storage)?.slice(layout.start_offset()..layout.start_offset() + 1);
-        let root = function(device, "root")?;
-        let mut arguments = root.builder();
+        let mut arguments = stream.launch_builder(&root);
         arguments.arg(&sums).arg(&table.count).arg(&place);
         let one = LaunchConfig { grid_dim: (1, 1, 1), block_dim: (THREADS, 1, 1), shared_mem_bytes: 0 };
         // SAFETY: the arguments are those of the kernel; nobody else knows the fresh scalar that it writes.
