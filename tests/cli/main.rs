@@ -4,6 +4,7 @@
 
 mod config;
 mod data;
+mod devices;
 mod files;
 mod images;
 mod import;
