@@ -12,6 +12,8 @@ mod conv;
 mod cudnn;
 mod custom;
 mod embedding;
+#[cfg(feature = "cuda")]
+mod fused_norm;
 mod gated_residual;
 mod likelihood;
 mod linear;

@@ -10,7 +10,7 @@ use super::composed;
 use super::slices::{read, write};
 use super::{GradientScale, Gradients};
 #[cfg(feature = "cuda")]
-use crate::kernels::cuda::{self, Piece};
+use crate::kernels::cuda::optimizer::{self as cuda, Piece};
 use crate::kernels::optimizer::{Rule, Slices, Step, average, step};
 use crate::kernels::{BLOCK, Float};
 use crate::ops::has_kernel;

@@ -1,166 +1,82 @@
-//! An optimizer's step over all parameters as one kernel on a GPU, and the norm of all gradients as two.
-//!
-//! The kernels are compiled when they are first used, by NVRTC, for whatever GPU is there.
+//! Kernels of our own for a GPU, compiled when they are first used, by NVRTC, for whatever GPU is there.
 
-use std::sync::OnceLock;
+pub(crate) mod norm;
+pub(crate) mod optimizer;
 
-use candle_core::cuda::cudarc::driver::{CudaFunction, CudaSlice, DevicePtr, LaunchConfig, PushKernelArg};
-use candle_core::cuda::{CudaDType, CudaDevice, WrapErr, cudarc::nvrtc};
-use candle_core::{DType, Device, Result, Storage, Tensor, bail};
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
 
-use super::optimizer::{Rule, Step};
+use candle_core::cuda::cudarc::driver::{CudaFunction, DevicePtr, LaunchConfig};
+use candle_core::cuda::{CudaDType, CudaDevice, cudarc::nvrtc};
+use candle_core::{CudaStorage, Layout, Result, Storage, Tensor, bail};
 
-const SOURCE: &str = include_str!("optimizer.cu");
-
-/// Elements of a block of threads, as in the source.
-const ELEMENTS: usize = 16384;
+/// Threads of a block, in every kernel.
 const THREADS: u32 = 256;
 
-fn compiled() -> Result<&'static str> {
-    static PTX: OnceLock<std::result::Result<String, String>> = OnceLock::new();
-    let ptx = PTX.get_or_init(|| nvrtc::compile_ptx(SOURCE).map(|ptx| ptx.to_src()).map_err(|e| e.to_string()));
-    match ptx {
-        Ok(ptx) => Ok(ptx),
-        Err(error) => bail!("the optimizer's kernels do not compile: {error}"),
+/// A source file and its name.
+struct Source {
+    name: &'static str,
+    text: &'static str,
+}
+
+/// What NVRTC made of a source.
+fn compiled(source: &Source) -> Result<String> {
+    static COMPILED: Mutex<Option<HashMap<&'static str, String>>> = Mutex::new(None);
+    let mut compiled = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
+    let compiled = compiled.get_or_insert_default();
+    if let Some(ptx) = compiled.get(source.name) {
+        return Ok(ptx.clone());
+    }
+    match nvrtc::compile_ptx(source.text) {
+        Ok(ptx) => Ok(compiled.entry(source.name).or_insert(ptx.to_src()).clone()),
+        Err(error) => bail!("{} does not compile: {error}", source.name),
     }
 }
 
-fn function(device: &CudaDevice, name: &str) -> Result<CudaFunction> {
-    Ok(device.get_or_load_custom_func(name, "lsgm_optimizer", compiled()?)?.into_cuda_function())
+fn function(device: &CudaDevice, source: &Source, name: &str) -> Result<CudaFunction> {
+    Ok(device.get_or_load_custom_func(name, source.name, &compiled(source)?)?.into_cuda_function())
 }
 
-/// What the kernels do to one parameter: contiguous `f32` tensors of one size on one device.
-#[derive(Default)]
-pub(crate) struct Piece<'a> {
-    pub(crate) parameter: Option<&'a Tensor>,
-    pub(crate) gradient: Option<&'a Tensor>,
-    pub(crate) moments: Option<(&'a Tensor, &'a Tensor)>,
-    pub(crate) average: Option<&'a Tensor>,
+/// So many blocks of threads.
+fn blocks(count: u32) -> LaunchConfig {
+    LaunchConfig { grid_dim: (count, 1, 1), block_dim: (THREADS, 1, 1), shared_mem_bytes: 0 }
 }
 
-/// Pieces on the device, and which block of threads does what.
-struct Table {
-    pieces: CudaSlice<u64>,
-    blocks: CudaSlice<u32>,
-    count: u32,
-}
-
-impl Table {
-    fn new(device: &CudaDevice, pieces: &[Piece<'_>]) -> Result<Self> {
-        let (mut numbers, mut blocks) = (Vec::with_capacity(6 * pieces.len()), Vec::new());
-        for (i, piece) in pieces.iter().enumerate() {
-            let (m, v) = piece.moments.unzip();
-            let parts = [piece.parameter, piece.gradient, m, v, piece.average];
-            let length = parts.iter().flatten().map(|t| t.elem_count()).next().unwrap_or(0);
-            for part in parts {
-                numbers.push(part.map_or(Ok(0), |t| address(device, t, length))?);
-            }
-            numbers.push(length as u64);
-            blocks.extend((0..length.div_ceil(ELEMENTS)).flat_map(|run| [i as u32, run as u32]));
-        }
-        let count = (blocks.len() / 2) as u32;
-        Ok(Self { pieces: device.clone_htod(&numbers)?, blocks: device.clone_htod(&blocks)?, count })
-    }
-
-    fn launch(&self) -> LaunchConfig {
-        LaunchConfig { grid_dim: (self.count, 1, 1), block_dim: (THREADS, 1, 1), shared_mem_bytes: 0 }
-    }
-}
-
-/// Where the elements of a tensor lie on the device.
+/// Where the elements of a contiguous tensor of `length` elements of f32 lie on the device.
 fn address(device: &CudaDevice, t: &Tensor, length: usize) -> Result<u64> {
-    if t.dtype() != DType::F32 || t.elem_count() != length {
-        bail!("optimizer: {:?} {:?} in the place of {length} elements of f32", t.dtype(), t.dims());
-    }
     let (storage, layout) = t.storage_and_layout();
-    match (&*storage, layout.contiguous_offsets()) {
-        (Storage::Cuda(storage), Some((start, end))) => {
+    match &*storage {
+        Storage::Cuda(storage) => address_in(device, storage, layout, length),
+        _ => bail!("a kernel got a tensor of shape {:?} that is not on the GPU", t.dims()),
+    }
+}
+
+/// The same of a tensor's parts.
+fn address_in(device: &CudaDevice, storage: &CudaStorage, layout: &Layout, length: usize) -> Result<u64> {
+    match layout.contiguous_offsets() {
+        Some((start, end)) if end - start == length => {
             let view = f32::as_cuda_slice(storage)?.slice(start..end);
             Ok(view.device_ptr(&device.cuda_stream()).0)
         }
-        _ => bail!("optimizer: a tensor of shape {:?} is not contiguous on the GPU", t.dims()),
+        _ => bail!("a kernel got {:?} in the place of {length} elements side by side", layout.dims()),
     }
-}
-
-/// One step: every parameter that has a gradient moves, and every average follows. `gradient_scale` is a scalar (`f64`) on
-/// the device. Parameters, moments and averages change in place.
-pub(crate) fn step(device: &Device, step: &Step, gradient_scale: &Tensor, pieces: &[Piece<'_>]) -> Result<()> {
-    let device = device.as_cuda_device()?;
-    let table = Table::new(device, pieces)?;
-    if table.count == 0 {
-        return Ok(());
-    }
-    let (storage, layout) = gradient_scale.storage_and_layout();
-    let scale = match &*storage {
-        Storage::Cuda(storage) => f64::as_cuda_slice(storage)?.slice(layout.start_offset()..layout.start_offset() + 1),
-        _ => bail!("optimizer: the factor on the gradients is not on the GPU"),
-    };
-    let adamax = i32::from(step.rule == Rule::Adamax);
-    let (keep, decay) = match step.rule {
-        Rule::AdamW => (1.0 - step.lr * step.weight_decay, 0.0),
-        _ => (1.0, step.weight_decay),
-    };
-    let numbers = [
-        step.beta1,
-        1.0 - step.beta1,
-        step.beta2,
-        1.0 - step.beta2,
-        step.eps,
-        step.lr / step.correction.0,
-        1.0 / step.correction.1.sqrt(),
-        keep,
-        decay,
-        step.ema_decay,
-    ]
-    .map(|n| n as f32);
-    let (function, stream) = (function(device, "step")?, device.cuda_stream());
-    let mut arguments = stream.launch_builder(&function);
-    arguments.arg(&table.pieces).arg(&table.blocks).arg(&scale).arg(&adamax);
-    for number in &numbers {
-        arguments.arg(number);
-    }
-    // SAFETY: the arguments are those of the kernel. Every address is that of as many elements of f32 as the table says,
-    // alive until the launch is in the stream, behind which the allocator frees; no other kernel runs beside this stream.
-    unsafe { arguments.launch(table.launch()) }.w()?;
-    Ok(())
-}
-
-/// The Euclidean norm of all gradients, a scalar (`f64`) on the device.
-pub(crate) fn norm(device: &Device, gradients: &[&Tensor]) -> Result<Tensor> {
-    let norm = Tensor::zeros((), DType::F64, device)?;
-    let device = device.as_cuda_device()?;
-    let pieces: Vec<_> = gradients.iter().map(|&g| Piece { gradient: Some(g), ..Piece::default() }).collect();
-    let table = Table::new(device, &pieces)?;
-    if table.count == 0 {
-        return Ok(norm);
-    }
-    let sums = device.alloc_zeros::<f64>(table.count as usize)?;
-    let (squares, root, stream) = (function(device, "squares")?, function(device, "root")?, device.cuda_stream());
-    let mut arguments = stream.launch_builder(&squares);
-    arguments.arg(&table.pieces).arg(&table.blocks).arg(&sums);
-    // SAFETY: as in `step`; each block writes one of as many sums as there are blocks.
-    unsafe { arguments.launch(table.launch()) }.w()?;
-    {
-        let (storage, layout) = norm.storage_and_layout();
-        let Storage::Cuda(storage) = &*storage else { bail!("optimizer: the norm is not on the GPU") };
-        let place = f64::as_cuda_slice(storage)?.slice(layout.start_offset()..layout.start_offset() + 1);
-        let mut arguments = stream.launch_builder(&root);
-        arguments.arg(&sums).arg(&table.count).arg(&place);
-        let one = LaunchConfig { grid_dim: (1, 1, 1), block_dim: (THREADS, 1, 1), shared_mem_bytes: 0 };
-        // SAFETY: the arguments are those of the kernel; nobody else knows the fresh scalar that it writes.
-        unsafe { arguments.launch(one) }.w()?;
-    }
-    Ok(norm)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
     /// NVRTC needs no GPU.
     #[test]
     fn the_kernels_compile() {
-        let ptx = super::compiled().unwrap();
-        for name in ["step", "squares", "root"] {
-            assert!(ptx.contains(&format!(".entry {name}(")), "{name}");
+        for (source, names) in [
+            (&optimizer::SOURCE, ["step", "squares", "root"]),
+            (&norm::SOURCE, ["forward", "data_gradient", "parameter_gradients"]),
+        ] {
+            let ptx = compiled(source).unwrap();
+            for name in names {
+                assert!(ptx.contains(&format!(".entry {name}(")), "{name}");
+            }
         }
     }
 }

@@ -3,6 +3,8 @@ use lsgm_core::Result;
 
 use super::over_channels;
 use crate::ops::Activation;
+#[cfg(feature = "cuda")]
+use crate::ops::fused_norm;
 
 /// Scale, shift and activation of `[B, C, P]`, in the shape of `like`.
 fn finish(y: &Tensor, gamma: &Tensor, beta: &Tensor, activation: Activation, like: &Tensor) -> Result<Tensor> {
@@ -27,6 +29,10 @@ pub(crate) fn group_norm(
     eps: f64,
     activation: Activation,
 ) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if fused_norm::serves(x) {
+        return Ok(fused_norm::apply(x, gamma, beta, groups, eps, activation)?.0);
+    }
     let batch = x.dim(0)?;
     let rows = x.reshape((batch, groups, ()))?;
     let centred = rows.broadcast_sub(&rows.mean_keepdim(2)?)?;
@@ -52,6 +58,12 @@ pub(crate) fn batch_norm_train(
     eps: f64,
     activation: Activation,
 ) -> Result<(Tensor, Tensor, Tensor)> {
+    #[cfg(feature = "cuda")]
+    if fused_norm::serves(x) {
+        let (y, stats) = fused_norm::apply(x, gamma, beta, 0, eps, activation)?;
+        let variance = (stats.narrow(1, 1, 1)?.sqr()?.recip()? - eps)?;
+        return Ok((y, stats.narrow(1, 0, 1)?.flatten_all()?, variance.flatten_all()?));
+    }
     let rows = planes(x, gamma)?;
     let mean = rows.mean_keepdim((0, 2))?;
     let centred = rows.broadcast_sub(&mean)?;
