@@ -111,24 +111,26 @@ fn launch<T: Element, C: CudnnDataType>(
     let filter = [g.groups * g.cout, g.cin, g.kernel.0, g.kernel.1].map(|n| n as i32);
     let w = cudnn.create_4d_filter::<T>(format, filter)?;
     let scale = (T::from_f64(1.0), T::from_f64(0.0));
-    // SAFETY: the descriptors are those of the slices, whose lengths the layouts of the tensors have given.
     match part {
         Part::Forward => {
             let op = ConvForward { conv: &conv, x: &x, w: &w, y: &y };
             let algorithm = op.pick_algorithm()?;
             let mut space = workspace(device, op.get_workspace_size(algorithm)?)?;
+            // SAFETY: the descriptors are those of the slices, whose lengths the layouts of the tensors have given.
             unsafe { op.launch(algorithm, Some(&mut space), scale, a, b, result)? };
         }
         Part::DataGradient => {
             let op = ConvBackwardData { conv: &conv, dx: &x, w: &w, dy: &y };
             let algorithm = op.pick_algorithm()?;
             let mut space = workspace(device, op.get_workspace_size(algorithm)?)?;
+            // SAFETY: the descriptors are those of the slices, whose lengths the layouts of the tensors have given.
             unsafe { op.launch(algorithm, Some(&mut space), scale, result, b, a)? };
         }
         Part::WeightGradient => {
             let op = ConvBackwardFilter { conv: &conv, x: &x, dw: &w, dy: &y };
             let algorithm = op.pick_algorithm()?;
             let mut space = workspace(device, op.get_workspace_size(algorithm)?)?;
+            // SAFETY: the descriptors are those of the slices, whose lengths the layouts of the tensors have given.
             unsafe { op.launch(algorithm, Some(&mut space), scale, a, result, b)? };
         }
     }
