@@ -33,10 +33,10 @@ export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target/cuda}
 with_features=$(sed 's/\([a-z]\+\)/lsgm\/\1/g' <<< "$features")
 cargo build --release --workspace --features "$with_features"
 # Lines such as "Executable tests/cuda.rs (/path/cuda-0123)".
-programs() { cargo "$@" --release --workspace --features "$with_features" --no-run 2>&1 | sed -n 's/.*Executable.*(\(.*\))$/\1/p'; }
+programs() { cargo "$@" --workspace --features "$with_features" --no-run 2>&1 | sed -n 's/.*Executable.*(\(.*\))$/\1/p'; }
 mkdir -p "$out/tests"
 install -s "$CARGO_TARGET_DIR/release/lsgm" "$out/lsgm"
-for program in $(programs test --test cuda --test composed --test devices); do
+for program in $(programs test --release --test cuda --test composed --test devices); do
   name=$(basename "$program")
   install -s "$program" "$out/tests/${name%-*}"
 done
