@@ -1,7 +1,7 @@
 //! Draws the table `households.csv`: invented households whose columns depend on one another.
 //!
 //! ```sh
-//! cargo run --release -p tabular --bin households > examples/tabular/households.csv
+//! cargo run --release -p tabular --example households > examples/tabular/households.csv
 //! ```
 
 use lsgm::Rng;
