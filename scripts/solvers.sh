@@ -21,7 +21,7 @@ measure() { # NAME ARGUMENTS...
 for tol in 1e-5 1e-3; do measure "rk45 $tol" --solver rk45 --tol "$tol"; done
 for steps in 3 4 5 6; do measure "heun $steps" --solver heun --steps "$steps"; done
 for grid in uniform karras; do measure "heun 6 $grid" --solver heun --steps 6 --grid "$grid"; done
-for solver in dpm-solver-2m dpm-solver-3m adams-bashforth; do
+for solver in dpm-solver-2m dpm-solver-3m dpm-solver-sde-2m adams-bashforth; do
   for steps in 8 12; do measure "$solver $steps" --solver "$solver" --steps "$steps"; done
 done
 measure "ddim 12" --solver ddim --steps 12

@@ -13,6 +13,7 @@ use std::collections::HashMap;
 use std::io::{BufRead, Write};
 use std::time::{Duration, Instant};
 
+use lsgm::nn::Awake;
 use lsgm::{Error, Result};
 use serde::Deserialize;
 use serde_json::json;
@@ -92,6 +93,8 @@ fn answer(line: &str, built: &mut Built) -> Result<f64> {
 
 /// Median milliseconds of a call, after one that is not counted.
 fn time(step: &mut rows::Step, at_least: Duration) -> Result<f64> {
+    // As in a training.
+    let _awake = Awake::new();
     placement::call(step)?;
     let (start, mut times) = (Instant::now(), Vec::new());
     while times.is_empty() || start.elapsed() < at_least {

@@ -49,12 +49,12 @@ fn wav(clip: &[f32], rate: u32) -> Result<Vec<u8>> {
 fn sheet(clips: &[Vec<f32>], arrangement: Arrangement, rate: u32) -> Result<Artifact> {
     let mel = LogMel::new(rate);
     let zoom = (64 / mel.bands().max(1)).max(1);
-    let (height, columns) = (WAVE_HEIGHT + zoom * mel.bands(), columns(clips.len(), arrangement));
-    let rows = (0..clips.len()).map(|i| place(i, columns, arrangement).0 + 1).max().unwrap_or(1);
+    let (height, columns) = (WAVE_HEIGHT + zoom * mel.bands(), arrangement.columns(clips.len()));
+    let rows = (0..clips.len()).map(|i| arrangement.place(i, columns).0 + 1).max().unwrap_or(1);
     let (cell_w, cell_h) = (WIDTH + GAP, height + GAP);
     let mut sheet = RgbImage::from_pixel((columns * cell_w + GAP) as u32, (rows * cell_h + GAP) as u32, BACKGROUND);
     for (i, clip) in clips.iter().enumerate() {
-        let (row, column) = place(i, columns, arrangement);
+        let (row, column) = arrangement.place(i, columns);
         let corner = (GAP + column * cell_w, GAP + row * cell_h);
         draw_wave(&mut sheet, corner, clip);
         draw_spectrogram(&mut sheet, (corner.0, corner.1 + WAVE_HEIGHT), &mel.of(clip), zoom);
@@ -101,23 +101,6 @@ fn heat(value: f32) -> Rgb<u8> {
     Rgb([0, 1, 2].map(|c| (STOPS[i][c] * (1.0 - share) + STOPS[i + 1][c] * share).round() as u8))
 }
 
-fn columns(n: usize, arrangement: Arrangement) -> usize {
-    match arrangement {
-        Arrangement::Samples => (n as f64).sqrt().ceil() as usize,
-        Arrangement::Pairs => ((n / 2) as f64).sqrt().ceil() as usize,
-        Arrangement::Paths(steps) => steps,
-    }
-    .max(1)
-}
-
-/// Row and column of clip `i`. Pairs lie in two rows: the original above its reconstruction.
-fn place(i: usize, columns: usize, arrangement: Arrangement) -> (usize, usize) {
-    match arrangement {
-        Arrangement::Pairs => (2 * (i / 2 / columns) + i % 2, i / 2 % columns),
-        _ => (i / columns, i % columns),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,6 +129,6 @@ mod tests {
     fn files_are_named_by_what_they_are() {
         assert_eq!(suffix(3, Arrangement::Pairs), "-001-reconstruction");
         assert_eq!(suffix(13, Arrangement::Paths(10)), "-001-03");
-        assert_eq!([0, 1, 2, 3].map(|i| place(i, 1, Arrangement::Pairs)), [(0, 0), (1, 0), (2, 0), (3, 0)]);
+        assert_eq!([0, 1, 2, 3].map(|i| Arrangement::Pairs.place(i, 1)), [(0, 0), (1, 0), (2, 0), (3, 0)]);
     }
 }

@@ -21,6 +21,33 @@ pub enum Arrangement {
     Paths(usize),
 }
 
+impl Arrangement {
+    /// Columns of a sheet of `n` items: about as many as rows, or the steps of a path.
+    pub fn columns(self, n: usize) -> usize {
+        let columns = match self {
+            Self::Samples => (n as f64).sqrt().ceil() as usize,
+            Self::Pairs => ((n / 2) as f64).sqrt().ceil() as usize,
+            Self::Paths(steps) => steps,
+        };
+        columns.max(1)
+    }
+
+    /// Row and column of item `i` on a sheet of so many columns. Pairs lie in two rows: the original above its
+    /// reconstruction.
+    ///
+    /// ```
+    /// use lsgm_core::Arrangement;
+    /// assert_eq!(Arrangement::Samples.place(4, 3), (1, 1));
+    /// assert_eq!(Arrangement::Pairs.place(3, 3), (1, 1));
+    /// ```
+    pub fn place(self, i: usize, columns: usize) -> (usize, usize) {
+        match self {
+            Self::Pairs => (2 * (i / 2 / columns) + i % 2, i / 2 % columns),
+            Self::Samples | Self::Paths(_) => (i / columns, i % columns),
+        }
+    }
+}
+
 /// A rendered file: the bytes, and what to append to the stem of the file's name when several are written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Artifact {

@@ -1,10 +1,10 @@
 //! Grey images as draws of black and white ones.
 
-use candle_core::{Device, Tensor};
 use lsgm_core::{Batch, Dataset, Rng, Split};
 use serde::{Deserialize, Serialize};
 
-use crate::{DataError, Images};
+use crate::Images;
+use crate::pixels::image_batch;
 
 /// How grey turns to black and white.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -76,12 +76,7 @@ impl Dataset for BinaryImages {
             labels.extend(self.images.read(index, &mut grey)?);
             self.binarize(index, &grey, rng, &mut x);
         }
-        if !labels.is_empty() && labels.len() != indices.len() {
-            return Err(DataError::Contract("some images have labels and some have none".into()).into());
-        }
-        let x = Tensor::from_vec(x, (indices.len(), size.channels, size.height, size.width), &Device::Cpu)?;
-        let labels = if labels.is_empty() { None } else { Some(Tensor::new(labels, &Device::Cpu)?) };
-        Ok(Batch { x, labels })
+        image_batch(x, size, indices.len(), labels)
     }
 }
 

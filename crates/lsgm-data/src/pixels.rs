@@ -4,7 +4,7 @@ use candle_core::{Device, Tensor};
 use lsgm_core::{Batch, Dataset, Rng, Split};
 use rayon::prelude::*;
 
-use crate::{DataError, Images, Result};
+use crate::{DataError, ImageSize, Images, Result};
 
 /// Images `[B, C, H, W]` (`f32`) of one split, whose pixels take `2^bits` values: `k / (2^bits - 1)` for
 /// `k = 0, 1, ..., 2^bits - 1`, so that black is 0 and white is 1. Channels are red, green, blue, or grey alone.
@@ -72,19 +72,24 @@ impl Dataset for PixelImages {
         let items = x.par_chunks_exact_mut(size.bytes().max(1)).zip(indices).zip(mirrored);
         let read = items.map(|((x, index), draw)| self.item(*index, draw < 0.5, x));
         let labels: Vec<u32> = read.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
-        if !labels.is_empty() && labels.len() != indices.len() {
-            return Err(DataError::Contract("some images have labels and some have none".into()).into());
-        }
-        let x = Tensor::from_vec(x, (indices.len(), size.channels, size.height, size.width), &Device::Cpu)?;
-        let labels = if labels.is_empty() { None } else { Some(Tensor::new(labels, &Device::Cpu)?) };
-        Ok(Batch { x, labels })
+        image_batch(x, size, indices.len(), labels)
     }
+}
+
+/// A batch `[n, C, H, W]` of values one image after another, with a label for each image or for none.
+pub(crate) fn image_batch(x: Vec<f32>, size: ImageSize, n: usize, labels: Vec<u32>) -> lsgm_core::Result<Batch> {
+    if !labels.is_empty() && labels.len() != n {
+        return Err(DataError::Contract("some images have labels and some have none".into()).into());
+    }
+    let x = Tensor::from_vec(x, (n, size.channels, size.height, size.width), &Device::Cpu)?;
+    let labels = if labels.is_empty() { None } else { Some(Tensor::new(labels, &Device::Cpu)?) };
+    Ok(Batch { x, labels })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ImageSet, ImageSize};
+    use crate::ImageSet;
 
     fn set(split: Split, bits: u8, flip: bool) -> PixelImages {
         let size = ImageSize { channels: 3, height: 1, width: 2 };

@@ -21,13 +21,13 @@ pub fn grid(items: &Tensor, arrangement: Arrangement) -> Result<Artifact> {
     }
     let pixels = items.to_dtype(DType::F32)?.to_device(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?;
     let zoom = if h.max(w) <= SMALL { 2 } else { 1 };
-    let columns = columns(n, arrangement);
-    let rows = (0..n).map(|i| place(i, columns, arrangement).0 + 1).max().unwrap_or(1);
+    let columns = arrangement.columns(n);
+    let rows = (0..n).map(|i| arrangement.place(i, columns).0 + 1).max().unwrap_or(1);
     let (cell_h, cell_w) = (zoom * h + GAP, zoom * w + GAP);
     let (height, width) = ((rows * cell_h + GAP) as u32, (columns * cell_w + GAP) as u32);
     let mut sheet = RgbImage::from_pixel(width, height, Rgb([BACKGROUND; 3]));
     for i in 0..n {
-        let (row, column) = place(i, columns, arrangement);
+        let (row, column) = arrangement.place(i, columns);
         for y in 0..zoom * h {
             for x in 0..zoom * w {
                 let value = |c: usize| {
@@ -53,26 +53,6 @@ fn png(sheet: RgbImage, channels: usize) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn columns(n: usize, arrangement: Arrangement) -> usize {
-    match arrangement {
-        Arrangement::Samples => (n as f64).sqrt().ceil() as usize,
-        Arrangement::Pairs => ((n / 2) as f64).sqrt().ceil() as usize,
-        Arrangement::Paths(steps) => steps,
-    }
-    .max(1)
-}
-
-/// Row and column of item `i`. Pairs lie in two rows: the original above its reconstruction.
-fn place(i: usize, columns: usize, arrangement: Arrangement) -> (usize, usize) {
-    match arrangement {
-        Arrangement::Pairs => {
-            let pair = i / 2;
-            (2 * (pair / columns) + i % 2, pair % columns)
-        }
-        _ => (i / columns, i % columns),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,10 +60,10 @@ mod tests {
     #[test]
     fn pairs_lie_above_each_other_and_paths_in_rows() {
         assert_eq!(
-            [0, 1, 2, 3, 4, 5].map(|i| place(i, 2, Arrangement::Pairs)),
+            [0, 1, 2, 3, 4, 5].map(|i| Arrangement::Pairs.place(i, 2)),
             [(0, 0), (1, 0), (0, 1), (1, 1), (2, 0), (3, 0)]
         );
-        assert_eq!(place(7, 5, Arrangement::Paths(5)), (1, 2));
+        assert_eq!(Arrangement::Paths(5).place(7, 5), (1, 2));
     }
 
     #[test]

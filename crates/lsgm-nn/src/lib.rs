@@ -10,6 +10,7 @@
 //!
 //! Results do not depend on the number of threads, bit for bit: work is cut by shape alone.
 
+mod awake;
 mod backward;
 mod categorical;
 pub mod gpu;
@@ -23,6 +24,7 @@ mod precision;
 #[allow(clippy::needless_range_loop, clippy::too_many_arguments)]
 mod kernels;
 
+pub use awake::Awake;
 pub use backward::backward;
 pub use categorical::Categorical;
 pub use kernels::InstructionSet;

@@ -162,6 +162,30 @@ fn callbacks_see_each_step_and_can_stop() {
     assert!(sample(&prior, &z1, &config, &mut Rng::new(0), &mut stop).is_err());
 }
 
+const STOCHASTIC: [Solver; 4] =
+    [Solver::EulerMaruyama, Solver::Ancestral, Solver::PredictorCorrector, Solver::DpmSolverSde2m];
+
+/// Of Gaussian data the variance at the end is known; few steps leave too little of it.
+#[test]
+fn the_second_order_of_the_stochastic_dpm_solver_pays() {
+    let data = Mixture::gaussian(0.2);
+    let prior = prior(&SdeConfig::default(), &data, 1e-3);
+    let truth = data.at(prior.sde(), 1e-3).moments()[2];
+    let z1 = Rng::new(1).normal_tensor((40_000, 2, 1), DType::F64, &Device::Cpu).unwrap();
+    let error = |solver, steps| {
+        let config = SolverConfig { solver, steps, ..SolverConfig::default() };
+        let points = points(&run(&prior, &z1, &config, 2).0);
+        let n = points.len() as f64;
+        let mean = points.iter().map(|p| p[0]).sum::<f64>() / n;
+        (points.iter().map(|p| (p[0] - mean).powi(2)).sum::<f64>() / n - truth).abs() / truth
+    };
+    for steps in [10, 20] {
+        let (first, second) = (error(Solver::Ancestral, steps), error(Solver::DpmSolverSde2m, steps));
+        eprintln!("{steps} steps: {first:.3} {second:.3}");
+        assert!(second < 0.5 * first, "{steps}: {first} {second}");
+    }
+}
+
 #[test]
 fn stochastic_samplers_follow_the_generator() {
     let prior = prior(&SdeConfig::default(), &Mixture::toy(), 1e-3);
@@ -170,7 +194,7 @@ fn stochastic_samplers_follow_the_generator() {
         let config = SolverConfig { solver, steps: 10, tolerance: 1e-3, ..SolverConfig::default() };
         let runs: Vec<_> = [4, 4, 5].map(|seed| points(&run(&prior, &z1, &config, seed).0)).into();
         assert_eq!(runs[0], runs[1]);
-        let noisy = matches!(solver, Solver::EulerMaruyama | Solver::Ancestral | Solver::PredictorCorrector);
+        let noisy = STOCHASTIC.contains(&solver);
         assert_eq!(runs[0] != runs[2], noisy, "{solver}");
         assert_eq!(solver.name().parse::<Solver>().unwrap(), solver);
         assert_eq!(serde_json::to_string(&solver).unwrap(), format!("\"{solver}\""));

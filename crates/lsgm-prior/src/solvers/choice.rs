@@ -3,8 +3,8 @@ use lsgm_core::{Error, Result, Rng};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Grid, OnStep, Rk45Options, adams_bashforth, ancestral, ddim, dpm_solver_2m, dpm_solver_3m, euler_maruyama, heun,
-    predictor_corrector, probability_flow_rk45,
+    Grid, OnStep, Rk45Options, adams_bashforth, ancestral, ddim, dpm_solver_2m, dpm_solver_3m, dpm_solver_sde_2m,
+    euler_maruyama, heun, predictor_corrector, probability_flow_rk45,
 };
 use crate::Prior;
 
@@ -33,11 +33,14 @@ pub enum Solver {
     /// [`dpm_solver_3m`].
     #[serde(rename = "dpm-solver-3m")]
     DpmSolver3m,
+    /// [`dpm_solver_sde_2m`].
+    #[serde(rename = "dpm-solver-sde-2m")]
+    DpmSolverSde2m,
 }
 
 impl Solver {
     /// Every solver.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Rk45,
         Self::EulerMaruyama,
         Self::Ancestral,
@@ -47,6 +50,7 @@ impl Solver {
         Self::AdamsBashforth,
         Self::DpmSolver2m,
         Self::DpmSolver3m,
+        Self::DpmSolverSde2m,
     ];
 
     /// The name in configs and on the command line.
@@ -61,6 +65,7 @@ impl Solver {
             Self::AdamsBashforth => "adams-bashforth",
             Self::DpmSolver2m => "dpm-solver-2m",
             Self::DpmSolver3m => "dpm-solver-3m",
+            Self::DpmSolverSde2m => "dpm-solver-sde-2m",
         }
     }
 }
@@ -163,5 +168,6 @@ pub fn sample(
         Solver::AdamsBashforth => adams_bashforth(prior, z1, &times()?, rng, on_step),
         Solver::DpmSolver2m => dpm_solver_2m(prior, z1, &times()?, rng, on_step),
         Solver::DpmSolver3m => dpm_solver_3m(prior, z1, &times()?, rng, on_step),
+        Solver::DpmSolverSde2m => dpm_solver_sde_2m(prior, z1, &times()?, rng, on_step),
     }
 }

@@ -20,7 +20,7 @@ pub(crate) use flow::drift;
 pub use flow::probability_flow_rk45;
 pub use grid::Grid;
 pub use guided::{Condition, guided_ancestral};
-pub use stochastic::{ancestral, euler_maruyama, predictor_corrector};
+pub use stochastic::{ancestral, dpm_solver_sde_2m, euler_maruyama, predictor_corrector};
 
 use candle_core::Tensor;
 use lsgm_core::Result;

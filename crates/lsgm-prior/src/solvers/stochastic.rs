@@ -64,6 +64,34 @@ pub(crate) fn ancestral_draw(walker: &mut Walker<'_>, z: &Tensor, data: &Tensor,
     linear(&mean, 1.0, &walker.noise(z)?, (v_s * between / v_t).sqrt())
 }
 
+/// SDE-DPM-Solver++(2M) (Lu et al. 2022, "DPM-Solver++"): ancestral sampling in which the data prediction follows the line
+/// through its last two values; one evaluation per step.
+///
+/// # Errors
+/// As [`euler_maruyama`].
+pub fn dpm_solver_sde_2m(
+    prior: &Prior,
+    z1: &Tensor,
+    times: &[f64],
+    rng: &mut Rng,
+    on_step: OnStep<'_>,
+) -> Result<(Tensor, usize)> {
+    let mut previous: Option<(f64, Tensor)> = None;
+    walk(prior, z1, times, rng, on_step, move |walker, z, t, s| {
+        let sde = walker.sde();
+        let data = walker.data(z, t)?;
+        let ahead = match &previous {
+            Some((before, old)) => {
+                let half = 0.5 * (sde.lambda(s) - sde.lambda(t)) / (sde.lambda(t) - before);
+                linear(&data, 1.0 + half, old, -half)?
+            }
+            None => data.clone(),
+        };
+        previous = Some((sde.lambda(t), data));
+        ancestral_draw(walker, z, &ahead, t, s)
+    })
+}
+
 /// Predictor–corrector: an ancestral step, then a step of Langevin dynamics at the new time (Song et al. 2021, algorithm
 /// 5); two evaluations per step. `snr` sets the size of the Langevin step; 0.16 is usual.
 ///
