@@ -13,6 +13,13 @@ pub(crate) fn class_of(x: f64) -> u32 {
     ((companded + 1.0) / 2.0 * MU).round().clamp(0.0, MU) as u32
 }
 
+/// [`class_of`] every sample, on the device of the samples.
+fn classes_of(x: &Tensor) -> Result<Tensor> {
+    let x = x.detach().to_dtype(DType::F64)?.clamp(-1.0, 1.0)?;
+    let companded = (x.sign()? * (x.abs()?.affine(MU, 1.0)?.log()? / MU.ln_1p())?)?;
+    Ok(companded.affine(MU / 2.0, MU / 2.0)?.round()?.to_dtype(DType::U32)?)
+}
+
 /// The sample at the place of a class, or between two.
 pub(crate) fn expand(class: f64) -> f64 {
     let companded: f64 = 2.0 * class / MU - 1.0;
@@ -44,9 +51,7 @@ impl MuLaw {
 impl Likelihood for MuLaw {
     fn log_prob(&self, x: &Tensor) -> Result<Tensor> {
         let (batch, _, length) = x.dims3()?;
-        let values = x.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
-        let classes: Vec<u32> = values.into_iter().map(|v| class_of(f64::from(v))).collect();
-        let classes = Tensor::from_vec(classes, (batch, length), x.device())?;
+        let classes = classes_of(x)?.reshape((batch, length))?;
         Ok(categorical_log_prob(&self.logits, &classes)?.sum(1)?)
     }
 
@@ -97,6 +102,10 @@ mod tests {
         let all: std::collections::BTreeSet<u32> =
             (-32_768..32_768).map(|v| class_of(f64::from(v) / 32_768.0)).collect();
         assert_eq!(all.len(), CLASSES);
+        let samples: Vec<f64> = (-32_768..32_768).map(|v| f64::from(v) / 32_768.0).chain([7.0, -2.0]).collect();
+        let expected: Vec<u32> = samples.iter().map(|v| class_of(*v)).collect();
+        let classes = classes_of(&Tensor::new(samples, &Device::Cpu).unwrap()).unwrap();
+        assert_eq!(classes.to_vec1::<u32>().unwrap(), expected);
     }
 
     #[test]
