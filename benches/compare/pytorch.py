@@ -125,9 +125,9 @@ def measure(step, seconds):
     call(step)
     start, times = time.perf_counter(), []
     while not times or time.perf_counter() - start < seconds:
-        call = time.perf_counter()
+        began = time.perf_counter()
         call(step)
-        times.append((time.perf_counter() - call) * 1e3)
+        times.append((time.perf_counter() - began) * 1e3)
     return statistics.median(times)
 
 
