@@ -2,8 +2,8 @@
 
 use candle_core::{DType, Tensor};
 use lsgm::image::{ImageShape, Nvae, NvaeConfig};
-use lsgm::nn::backward;
 use lsgm::nn::optim::{Gradients, Optimizer, OptimizerConfig, OptimizerKind};
+use lsgm::nn::{backward, with_checkpoints};
 use lsgm::prior::networks::NcsnppConfig;
 use lsgm::prior::{NetworkConfig, Prior, PriorConfig, SdeConfig, Weighting};
 use lsgm::{Autoencoder, Encoder, ParamStore, Pass, Result, Rng};
@@ -25,6 +25,9 @@ pub(crate) struct Sizes {
     prior_channels: usize,
     #[serde(default)]
     blocks: usize,
+    /// Whether blocks are computed again on the way back, to save memory.
+    #[serde(default)]
+    recompute: bool,
 }
 
 impl Sizes {
@@ -78,15 +81,18 @@ pub(crate) fn lsgm(sizes: &Sizes) -> Result<Step> {
     let sde = SdeConfig::Geometric { sigma2_min: 3e-5, sigma2_max: 0.999, sigma2_0: 3e-5 };
     let config = PriorConfig { sde, network: NetworkConfig::Ncsnpp(network), ..Default::default() };
     let prior = Prior::new(&config, model.latent_shape(), &store.root().pp("prior"))?;
+    let recompute = sizes.recompute;
     let mut optimizers =
         [optimizer(OptimizerKind::Adamax, &store, false)?, optimizer(OptimizerKind::Adam, &store, true)?];
     Ok(Box::new(move || {
-        let (posterior, likelihood) = model.reconstruct(&x, &mut Pass::train(&mut rng))?;
-        let z0 = posterior.latents()?.prior;
-        let times = prior.sample_times(Weighting::LlUniform, x.dim(0)?, &mut rng)?;
-        let cross_entropy = prior.cross_entropy(&z0, &times, &mut Pass::train(&mut rng))?;
-        let loss = ((posterior.neg_entropy()? + cross_entropy)? - likelihood.log_prob(&x)?)?;
-        let store = backward(&loss.mean_all()?)?;
+        let store = with_checkpoints(recompute, || {
+            let (posterior, likelihood) = model.reconstruct(&x, &mut Pass::train(&mut rng))?;
+            let z0 = posterior.latents()?.prior;
+            let times = prior.sample_times(Weighting::LlUniform, x.dim(0)?, &mut rng)?;
+            let cross_entropy = prior.cross_entropy(&z0, &times, &mut Pass::train(&mut rng))?;
+            let loss = ((posterior.neg_entropy()? + cross_entropy)? - likelihood.log_prob(&x)?)?;
+            backward(&loss.mean_all()?)
+        })?;
         for optimizer in &mut optimizers {
             let gradients = Gradients::collect(&store, optimizer.vars());
             optimizer.step(&gradients, 1e-4, 1.0, None)?;

@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use lsgm_core::{Dataset, Error, ParamStore, Pass, Result, Rng};
 use lsgm_nn::ops::is_synchronous;
 use lsgm_nn::optim::{Ema, GradientScale, Gradients, Optimizer, OptimizerConfig};
-use lsgm_nn::{Awake, backward, with_precision};
+use lsgm_nn::{Awake, backward, with_checkpoints, with_precision};
 use lsgm_prior::Prior;
 
 use crate::budget::Budget;
@@ -441,7 +441,8 @@ impl Trainer {
         progress: f64,
         meter: &mut Meter,
     ) -> Result<Vec<(&'static str, Gradients)>> {
-        let graph = with_precision(self.config.precision, || -> Result<_> {
+        let (precision, recompute) = (self.config.precision, self.config.recompute);
+        let mut gradients = || -> Result<_> {
             let loss = self.loss(x, progress)?;
             if share == 1.0 {
                 meter.add(loss.values);
@@ -451,7 +452,8 @@ impl Trainer {
                 meter.add([(name, (value * share)?)]);
             }
             backward(&(loss.total * share)?)
-        })?;
+        };
+        let graph = with_precision(precision, || with_checkpoints(recompute, &mut gradients))?;
         let of = |part: &Part| Gradients::collect(&graph, part.optimizer.vars());
         Ok(self.optimizers.iter().map(|(name, part)| (*name, of(part))).collect())
     }

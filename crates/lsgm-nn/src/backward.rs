@@ -7,6 +7,8 @@ use candle_core::backprop::GradStore;
 use candle_core::{Tensor, TensorId};
 use lsgm_core::Result;
 
+use crate::checkpoint::last_segment;
+
 thread_local! {
     /// Gradients of variables that the ops of this crate have computed in the current pass, if one runs.
     static VARIABLES: RefCell<Option<HashMap<TensorId, Tensor>>> = const { RefCell::new(None) };
@@ -15,13 +17,33 @@ thread_local! {
 /// The gradients of `loss` (of the sum of its elements) with respect to every variable that it depends on.
 ///
 /// The same as [`Tensor::backward`], but less work: that one adds every gradient to zeros first, and here the ops of this
-/// crate hand the gradients of variables over as they are.
+/// crate hand the gradients of variables over as they are. It also goes through what [`crate::checkpoint`] has left out.
 ///
 /// # Errors
 /// A failed tensor operation.
 pub fn backward(loss: &Tensor) -> Result<GradStore> {
+    let mut store = one_pass(loss)?;
+    while let Some(segment) = last_segment() {
+        if let Some(gradient) = store.remove(segment.output()) {
+            let mut before = one_pass(&(segment.again()? * &gradient)?.sum_all()?)?;
+            before.remove(&gradient);
+            store.extend(before)?;
+        }
+    }
+    Ok(store)
+}
+
+/// As far as the graph of `loss` goes.
+fn one_pass(loss: &Tensor) -> Result<GradStore> {
     let pass = Pass::start();
     let mut store = loss.backward()?;
+    // candle computes some gradients from tensors of the graph, and these would keep the graph alive.
+    let ids: Vec<TensorId> = store.get_ids().copied().collect();
+    for id in ids {
+        if let Some(detached) = store.get_id(id).filter(|g| g.track_op()).map(Tensor::detach) {
+            store.insert_id(id, detached);
+        }
+    }
     for (id, gradient) in pass.finish() {
         let total = match store.get_id(id) {
             Some(other) => (other + gradient)?,
@@ -36,6 +58,7 @@ pub fn backward(loss: &Tensor) -> Result<GradStore> {
 pub(crate) fn hand_over(variable: &Tensor, gradient: Tensor) -> candle_core::Result<Option<Tensor>> {
     VARIABLES.with_borrow_mut(|pass| {
         let Some(gradients) = pass.as_mut().filter(|_| variable.is_variable()) else { return Ok(Some(gradient)) };
+        let gradient = gradient.detach();
         let total = match gradients.remove(&variable.id()) {
             Some(other) => (other + gradient)?,
             None => gradient,

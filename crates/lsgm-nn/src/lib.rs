@@ -2,7 +2,7 @@
 //!
 //! * [`ops`]: differentiable functions of tensors;
 //! * layers such as [`Linear`] and [`Conv2d`]: functions with parameters, built from [`lsgm_core::Params`];
-//! * [`backward`]: the backward pass;
+//! * [`backward`]: the backward pass; [`checkpoint`]: with less memory;
 //! * [`Categorical`]: the likelihood of items that are ids;
 //! * [`optim`]: gradients and optimizers;
 //! * [`init`]: how parameters start;
@@ -13,6 +13,7 @@
 mod awake;
 mod backward;
 mod categorical;
+mod checkpoint;
 pub mod gpu;
 pub mod init;
 mod layers;
@@ -27,6 +28,7 @@ mod kernels;
 pub use awake::Awake;
 pub use backward::backward;
 pub use categorical::Categorical;
+pub use checkpoint::{checkpoint, checkpoint_in, with_checkpoints};
 pub use kernels::InstructionSet;
 pub use layers::*;
 pub use ops::Activation;

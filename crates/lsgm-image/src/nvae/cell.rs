@@ -1,9 +1,11 @@
 //! Residual cells (NVAE, section 3.1).
 
+use std::rc::Rc;
+
 use candle_core::Tensor;
 use lsgm_core::Result;
 use lsgm_nn::ops::{self, Activation, Conv2dConfig};
-use lsgm_nn::{BatchNorm, Linear};
+use lsgm_nn::{BatchNorm, Linear, checkpoint};
 
 use super::layers::{Conv, Plan, Site};
 use crate::config::CellKind;
@@ -55,7 +57,9 @@ pub(super) struct Style {
 }
 
 /// `skip(x) + 0.1 · squeeze_excite(branch(x))`.
-pub(super) struct Cell {
+pub(super) struct Cell(Rc<Parts>);
+
+struct Parts {
     skip: Skip,
     branch: Vec<Box<dyn Block>>,
     gate: Option<Gate>,
@@ -72,14 +76,22 @@ impl Cell {
             Branch::BnSwish2 => vec![Box::new(BnSwishConv2::new(inputs, outputs, step, &at(0))?)],
             Branch::MbConv(expansion) => vec![Box::new(MbConv::new(inputs, outputs, step, expansion, &at(0))?)],
         };
-        Ok(Self {
+        Ok(Self(Rc::new(Parts {
             skip: Skip::new(inputs, outputs, step, &site.pp("skip"))?,
             branch,
             gate: style.squeeze_excite.then(|| Gate::new(outputs, &site.pp("se").pp("se"))).transpose()?,
-        })
+        })))
     }
 
+    /// A segment of its own in a checkpointed pass: its hidden layers are up to six times as wide as its ends.
     pub(super) fn forward(&self, x: &Tensor, training: bool) -> Result<Tensor> {
+        let parts = Rc::clone(&self.0);
+        checkpoint(&[x], move |x| parts.forward(&x[0], training))
+    }
+}
+
+impl Parts {
+    fn forward(&self, x: &Tensor, training: bool) -> Result<Tensor> {
         let mut h = x.clone();
         for block in &self.branch {
             h = block.forward(&h, training)?;

@@ -1,9 +1,11 @@
 //! Parts that the U-Net is made of.
 
+use std::sync::Arc;
+
 use candle_core::{D, Tensor};
 use lsgm_core::{Params, Pass, Result};
 use lsgm_nn::ops::{Activation, silu};
-use lsgm_nn::{Conv2d, Dropout, GroupNorm, Linear, groups_for, init};
+use lsgm_nn::{Conv2d, Dropout, GroupNorm, Linear, checkpoint_in, groups_for, init};
 use serde::{Deserialize, Serialize};
 
 use super::plane::Plane;
@@ -38,7 +40,10 @@ fn over_space(x: &Tensor) -> Result<Tensor> {
 /// Two normalised, activated convolutions with the time in between, around a skip connection. The last convolution starts
 /// at zero.
 #[derive(Debug)]
-pub(crate) struct ResidualBlock {
+pub(crate) struct ResidualBlock(Arc<Parts>);
+
+#[derive(Debug)]
+struct Parts {
     norm1: GroupNorm,
     conv1: Conv2d,
     time: Linear,
@@ -66,7 +71,7 @@ impl ResidualBlock {
             Conditioning::ScaleShift => (2 * outputs, Activation::Identity),
         };
         let conv = |k, name| Conv2d::new(inputs, outputs, plane.kernel(k), plane.conv(k, 1), true, &params.pp(name));
-        Ok(Self {
+        Ok(Self(Arc::new(Parts {
             norm1: group_norm(inputs, Activation::Silu, &params.pp("norm1"))?,
             conv1: conv(3, "conv1")?,
             time: Linear::new(embedding, width, true, &params.pp("time"))?,
@@ -75,11 +80,20 @@ impl ResidualBlock {
             skip: (inputs != outputs).then(|| conv(1, "skip")).transpose()?,
             dropout: Dropout { p: dropout },
             conditioning,
-        })
+        })))
     }
 
     /// `x` `[B, C, H, W]`; `embedding` `[B, E]`, activated already.
+    ///
+    /// A segment of its own in a checkpointed pass.
     pub(crate) fn forward(&self, x: &Tensor, embedding: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
+        let parts = Arc::clone(&self.0);
+        checkpoint_in(pass, &[x, embedding], move |inputs, pass| parts.forward(&inputs[0], &inputs[1], pass))
+    }
+}
+
+impl Parts {
+    fn forward(&self, x: &Tensor, embedding: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
         let h = self.conv1.forward(&self.norm1.forward(x)?)?;
         let time = over_space(&self.time.forward(embedding)?)?;
         let h = match self.conditioning {

@@ -1,9 +1,11 @@
 //! The blocks between the tokens that enter a transformer and those that leave it.
 
+use std::sync::Arc;
+
 use candle_core::{D, Tensor};
 use lsgm_core::{Error, Init, Params, Pass, Result};
 use lsgm_nn::ops::{gelu, layer_norm, silu};
-use lsgm_nn::{Dropout, Linear, MultiHeadAttention, TimeEmbedding, init};
+use lsgm_nn::{Dropout, Linear, MultiHeadAttention, TimeEmbedding, checkpoint_in, init};
 
 use super::TransformerConfig;
 
@@ -17,7 +19,7 @@ pub(super) struct Trunk {
     features: TimeEmbedding,
     time: [Linear; 2],
     position: Tensor,
-    blocks: Vec<Block>,
+    blocks: Vec<Arc<Block>>,
     norm: Norm,
     modulation: Linear,
 }
@@ -38,7 +40,7 @@ impl Trunk {
             time: [time(config.embedding, "t_embedder.mlp.0")?, time(width, "t_embedder.mlp.2")?],
             position: params.get("pos_embed", (1, count, width), position)?,
             blocks: (0..config.blocks)
-                .map(|i| Block::new(config, &params.pp("blocks").pp(i)))
+                .map(|i| Ok(Arc::new(Block::new(config, &params.pp("blocks").pp(i))?)))
                 .collect::<Result<_>>()?,
             norm: Norm::new(width, params)?,
             modulation: zero_linear(width, 2 * width, &params.pp("final_layer.adaLN_modulation.1"))?,
@@ -49,7 +51,10 @@ impl Trunk {
         let embedding = self.embed(t)?;
         let mut x = tokens.broadcast_add(&self.position)?;
         for block in &self.blocks {
-            x = block.forward(&x, &embedding, pass)?;
+            let block = Arc::clone(block);
+            x = checkpoint_in(pass, &[&x, &embedding], move |inputs, pass| {
+                block.forward(&inputs[0], &inputs[1], pass)
+            })?;
         }
         let parts = modulations(&self.modulation, &embedding, 2)?;
         let [shift, scale] = parts.as_slice() else { return Err(wrong_modulation()) };

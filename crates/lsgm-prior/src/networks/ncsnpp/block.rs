@@ -1,7 +1,9 @@
+use std::sync::Arc;
+
 use candle_core::{D, Tensor};
 use lsgm_core::{Init, Params, Pass, Result};
 use lsgm_nn::ops::{Activation, attention, linear};
-use lsgm_nn::{Conv2d, Dropout, GroupNorm, Linear, groups_for, init};
+use lsgm_nn::{Conv2d, Dropout, GroupNorm, Linear, checkpoint_in, groups_for, init};
 
 use super::resample::Resampler;
 use crate::networks::plane::Plane;
@@ -61,7 +63,10 @@ pub(crate) fn dense(inputs: usize, outputs: usize, params: &Params) -> Result<Li
 
 /// The BigGAN-style residual block of NCSN++.
 #[derive(Debug)]
-pub(crate) struct Block {
+pub(crate) struct Block(Arc<Parts>);
+
+#[derive(Debug)]
+struct Parts {
     norm0: GroupNorm,
     conv0: Conv2d,
     dense: Linear,
@@ -75,7 +80,7 @@ impl Block {
     pub(crate) fn new(inputs: usize, outputs: usize, change: Change, shared: &Shared, params: &Params) -> Result<Self> {
         let plane = shared.plane;
         let projected = inputs != outputs || change != Change::Keep;
-        Ok(Self {
+        Ok(Self(Arc::new(Parts {
             norm0: norm(inputs, Activation::Silu, &params.pp("GroupNorm_0"))?,
             conv0: conv(inputs, outputs, 3, plane, &params.pp("Conv_0"))?,
             dense: dense(shared.embedding, outputs, &params.pp("Dense_0"))?,
@@ -83,10 +88,10 @@ impl Block {
             conv1: zero_conv(outputs, outputs, plane, &params.pp("Conv_1"))?,
             conv2: projected.then(|| conv(inputs, outputs, 1, plane, &params.pp("Conv_2"))).transpose()?,
             change,
-        })
+        })))
     }
 
-    /// `x` `[B, C, H, W]`; `embedding` `[B, E]`, activated already.
+    /// `x` `[B, C, H, W]`; `embedding` `[B, E]`, activated already. A segment of its own in a checkpointed pass.
     pub(crate) fn forward(
         &self,
         x: &Tensor,
@@ -94,6 +99,13 @@ impl Block {
         shared: &Shared,
         pass: &mut Pass<'_>,
     ) -> Result<Tensor> {
+        let (parts, shared) = (Arc::clone(&self.0), shared.clone());
+        checkpoint_in(pass, &[x, embedding], move |inputs, pass| parts.forward(&inputs[0], &inputs[1], &shared, pass))
+    }
+}
+
+impl Parts {
+    fn forward(&self, x: &Tensor, embedding: &Tensor, shared: &Shared, pass: &mut Pass<'_>) -> Result<Tensor> {
         let resample = |x: &Tensor| match self.change {
             Change::Keep => Ok(x.clone()),
             Change::Down(plane) => shared.resampler.down(plane, x),
