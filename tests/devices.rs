@@ -1,5 +1,6 @@
 //! Training steps of every modality where there are no kernels, composed of tensor operations on the CPU and on a GPU,
-//! beside those of the CPU's kernels: the same losses and the same norms of gradients.
+//! beside those of the CPU's kernels: the same losses and the same norms of gradients. So are those of trainings that keep
+//! less and compute it again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,6 +17,8 @@ struct Tiny {
     prior: &'static str,
 }
 
+const NVAE: &str = "kind = 'nvae'\nencoder_channels = 4\ndecoder_channels = 4\nchannel_multipliers = [1, 1, 1]\n\
+                    preprocess_cells = 1\npostprocess_cells = 1\nlatent_channels = 2";
 const UNET: &str = "network = { kind = 'unet', channels = 8, blocks = 1, attention = [0], embedding = 16 }";
 
 fn parse<T: DeserializeOwned>(text: &str) -> T {
@@ -23,13 +26,13 @@ fn parse<T: DeserializeOwned>(text: &str) -> T {
 }
 
 /// What two steps of each stage report.
-fn figures<M: Modality>(tiny: &Tiny, device: &Device) -> Vec<BTreeMap<String, f64>> {
+fn figures<M: Modality>(tiny: &Tiny, device: &Device, recompute: bool) -> Vec<BTreeMap<String, f64>> {
     let (data, model): (M::Data, M::Model) = (parse(tiny.data), parse(tiny.autoencoder));
     let modality = Arc::new(M::new(&data, &model, &M::prepare(&data, None).unwrap()).unwrap());
     let items = modality.dataset(Split::Train, None).unwrap();
     let spec =
         ModelSpec { autoencoder: Arc::new(move |params: &Params| modality.build(params)), prior: parse(tiny.prior) };
-    let mut config = TrainConfig { batch_size: 8, log_every: 1, sample_count: 0, ..TrainConfig::default() };
+    let mut config = TrainConfig { batch_size: 8, log_every: 1, sample_count: 0, recompute, ..TrainConfig::default() };
     (config.vae.steps, config.lsgm.steps) = (Some(2), Some(2));
     let mut trainer = Trainer::new(spec, config, SampleConfig::default(), items.into(), device, None).unwrap();
     let mut figures = Vec::new();
@@ -62,12 +65,13 @@ fn assert_agree(what: &str, kernels: &[BTreeMap<String, f64>], others: &[BTreeMa
 }
 
 fn check<M: Modality>(tiny: &Tiny) {
-    let kernels = figures::<M>(tiny, &Device::Cpu);
-    assert_agree(M::NAME, &kernels, &without_kernels(|| figures::<M>(tiny, &Device::Cpu)));
+    let kernels = figures::<M>(tiny, &Device::Cpu, false);
+    assert_agree(M::NAME, &kernels, &without_kernels(|| figures::<M>(tiny, &Device::Cpu, false)));
+    assert_agree(&format!("{}, recomputed", M::NAME), &kernels, &figures::<M>(tiny, &Device::Cpu, true));
     match gpu::gpus() {
         Ok(gpus) if !gpus.is_empty() => {
             let device = Device::new_cuda(0).unwrap();
-            assert_agree(&format!("{} on a GPU", M::NAME), &kernels, &figures::<M>(tiny, &device));
+            assert_agree(&format!("{} on a GPU", M::NAME), &kernels, &figures::<M>(tiny, &device, false));
         }
         Ok(_) => eprintln!("skipped on a GPU: {} finds none", if gpu::is_built_in() { "CUDA" } else { "a CPU build" }),
         Err(why) => eprintln!("skipped on a GPU: {why}"),
@@ -87,8 +91,7 @@ fn binary_images() {
 fn binary_images_in_the_published_architecture() {
     check::<lsgm::binary::Binary>(&Tiny {
         data: "set = 'glyphs'\nlimit = 64",
-        autoencoder: "kind = 'nvae'\nencoder_channels = 4\ndecoder_channels = 4\nchannel_multipliers = [1, 1, 1]\n\
-                      preprocess_cells = 1\npostprocess_cells = 1\nlatent_channels = 2",
+        autoencoder: NVAE,
         prior: "network = { kind = 'ncsnpp', channels = 8, blocks = 1 }",
     });
 }
@@ -97,8 +100,7 @@ fn binary_images_in_the_published_architecture() {
 fn grey_images() {
     check::<lsgm::image::Image>(&Tiny {
         data: "set = 'glyphs'\nlimit = 64\nchannels = 1\nheight = 28\nwidth = 28",
-        autoencoder: "kind = 'nvae'\nencoder_channels = 4\ndecoder_channels = 4\nchannel_multipliers = [1, 1, 1]\n\
-                      preprocess_cells = 1\npostprocess_cells = 1\nlatent_channels = 1",
+        autoencoder: NVAE,
         prior: UNET,
     });
 }

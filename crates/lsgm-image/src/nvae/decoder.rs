@@ -23,7 +23,7 @@ pub(super) struct TopDown {
 
 enum Unit {
     /// A group's latent enters.
-    Combine(Combiner),
+    Combine(Box<Combiner>),
     Cell(Cell),
 }
 
@@ -123,10 +123,10 @@ fn tower(config: &NvaeConfig, site: &Site<'_>) -> Result<Vec<Unit>> {
         let here = channels(scale);
         for _ in 0..config.groups_per_scale {
             let mix = site.pp("dec_tower").pp(units.len()).pp("conv");
-            units.push(Unit::Combine(Combiner {
+            units.push(Unit::Combine(Box::new(Combiner {
                 latent: Plan::new(latent, latent, 3).build(&site.pp("eps_conv").pp(group))?,
                 mix: Plan::new(here + latent, here, 1).build(&mix)?,
-            }));
+            })));
             group += 1;
             for _ in 0..config.decoder_cells {
                 let site = site.pp("dec_tower").pp(units.len());
