@@ -157,6 +157,9 @@ def table(rows, measured):
         )
         if ratio > row["goal"]:
             missed.append(f"* {row['name']}: {ratio:.2f} where {row['goal']:.1f} is wanted. {row.get('note', '')}".rstrip())
+        share = memory[1] / memory[0] if memory else 0.0
+        if share > row.get("memory_goal", float("inf")):
+            missed.append(f"* {row['name']}: {share:.2f} of PyTorch's memory where {row['memory_goal']:.1f} is wanted.")
     return lines + ["", "## Rows above their goal", "", *(missed or ["None."])]
 
 
