@@ -93,7 +93,7 @@ fn answer(line: &str, built: &mut Built) -> Result<f64> {
 
 /// Median milliseconds of a call, after one that is not counted.
 fn time(step: &mut rows::Step, at_least: Duration) -> Result<f64> {
-    // As in a training.
+    // The threads of PyTorch's pool look for work between its operations, too.
     let _awake = Awake::new();
     placement::call(step)?;
     let (start, mut times) = (Instant::now(), Vec::new());

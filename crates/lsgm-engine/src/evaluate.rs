@@ -2,7 +2,6 @@ use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
 use lsgm_core::{Dataset, Error, LatentNormal, Pass, Result, Rng, nats_to_bits};
-use lsgm_nn::Awake;
 use lsgm_prior::{Trace, Weighting, ode_log_prob};
 use serde::Serialize;
 
@@ -133,7 +132,7 @@ pub fn evaluate(
     progress: &mut dyn FnMut(f64),
 ) -> Result<Evaluation> {
     config.validate()?;
-    let (clock, _awake) = (Instant::now(), Awake::on(device));
+    let clock = Instant::now();
     let n = limit.unwrap_or(usize::MAX).min(data.len());
     if n == 0 {
         return Err(Error::config("evaluate", "the split is empty"));

@@ -2,7 +2,6 @@ use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
 use lsgm_core::{Latents, Pass, Result, Rng};
-use lsgm_nn::Awake;
 use lsgm_prior::solvers::{self, Rk45Options, probability_flow_rk45};
 
 use crate::config::SampleConfig;
@@ -31,7 +30,7 @@ pub fn sample(
     rng: &mut Rng,
     progress: &mut dyn FnMut(f64),
 ) -> Result<Samples> {
-    let (clock, _awake) = (Instant::now(), Awake::on(device));
+    let clock = Instant::now();
     let (mut items, mut latents, mut nfe) = (Vec::new(), Vec::new(), 0.0);
     for start in (0..count).step_by(config.batch_size.max(1)) {
         let size = config.batch_size.min(count - start);

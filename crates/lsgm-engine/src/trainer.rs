@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use lsgm_core::{Dataset, Error, ParamStore, Pass, Result, Rng};
 use lsgm_nn::ops::is_synchronous;
 use lsgm_nn::optim::{Ema, GradientScale, Gradients, Optimizer, OptimizerConfig};
-use lsgm_nn::{Awake, backward, with_checkpoints, with_precision};
+use lsgm_nn::{backward, with_checkpoints, with_precision};
 use lsgm_prior::Prior;
 
 use crate::budget::Budget;
@@ -208,7 +208,6 @@ impl Trainer {
             }
             _ => {}
         }
-        let _awake = Awake::on(&self.device);
         if self.state.step == 0 {
             self.check_contracts()?;
         }

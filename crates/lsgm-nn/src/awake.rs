@@ -2,8 +2,6 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use candle_core::Device;
-
 /// How many [`Awake`] live.
 static HOLDERS: AtomicUsize = AtomicUsize::new(0);
 /// Counts the times that the first of them came, and so tells one watch from the next.
@@ -13,10 +11,10 @@ const LOOKS: usize = 16;
 
 /// While it lives, the threads of the current pool look for work instead of going to sleep.
 ///
-/// A kernel of a tenth of a millisecond is over before a sleeping thread has woken up to help with it, and a training
-/// step of a small model has hundreds of them. Trainings, evaluations and samplers of lsgm-engine hold one; hold one
-/// around code that calls kernels in a row, not while waiting for anything else. It costs what a busy core costs, except
-/// that any other thread goes first.
+/// A kernel of a tenth of a millisecond is over before a sleeping thread has woken up to help with it: hold one around code
+/// that calls small kernels in a row, not while waiting for anything else. It costs what a busy core costs, except that any
+/// other thread goes first. The engine holds none: between the kernels of a training step the calling thread has work of its
+/// own, and on two hardware threads of one core the looking slows that by what the waking would have cost.
 ///
 /// ```
 /// use lsgm_nn::Awake;
@@ -47,11 +45,6 @@ impl Awake {
             });
         }
         Self(())
-    }
-
-    /// The same while this device computes, which only the CPU needs.
-    pub fn on(device: &Device) -> Option<Self> {
-        device.is_cpu().then(Self::new)
     }
 }
 
