@@ -23,9 +23,9 @@ pub mod cli;
 pub use candle_core::{DType, Device, Tensor};
 pub use lsgm_cli::Registry;
 pub use lsgm_core::{
-    Arrangement, Artifact, Assets, Autoencoder, Batch, Dataset, Decoder, Encoder, Error, Group, Init, LatentShape,
-    Latents, Likelihood, Measure, Modality, ParamStore, Params, Pass, Posterior, Result, Rng, RngState, Spatial, Split,
-    Template, Yardstick, nats_to_bits, soft_clamp,
+    Arrangement, Artifact, Assets, Autoencoder, Batch, Dataset, Decoder, Decoding, Encoder, Error, Group, Init,
+    LatentShape, Latents, Likelihood, Measure, Modality, ParamStore, Params, Pass, Posterior, Result, Rng, RngState,
+    Spatial, Split, Template, Yardstick, nats_to_bits, soft_clamp,
 };
 /// The allocator of the `lsgm` binary. Training frees and takes large buffers at every step; this one keeps them.
 pub use mimalloc::MiMalloc as Allocator;

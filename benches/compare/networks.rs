@@ -86,10 +86,11 @@ pub(crate) fn lsgm(sizes: &Sizes) -> Result<Step> {
         [optimizer(OptimizerKind::Adamax, &store, false)?, optimizer(OptimizerKind::Adam, &store, true)?];
     Ok(Box::new(move || {
         let store = with_checkpoints(recompute, || {
-            let (posterior, likelihood) = model.reconstruct(&x, &mut Pass::train(&mut rng))?;
+            let (posterior, decode) = model.encode_to_decode(&x, &mut Pass::train(&mut rng))?;
             let z0 = posterior.latents()?.prior;
             let times = prior.sample_times(Weighting::LlUniform, x.dim(0)?, &mut rng)?;
             let cross_entropy = prior.cross_entropy(&z0, &times, &mut Pass::train(&mut rng))?;
+            let likelihood = decode(&mut Pass::train(&mut rng))?;
             let loss = ((posterior.neg_entropy()? + cross_entropy)? - likelihood.log_prob(&x)?)?;
             backward(&loss.mean_all()?)
         })?;

@@ -13,7 +13,7 @@ use lsgm_nn::ops::{self, Conv1dConfig, ConvTranspose1dConfig};
 ///
 /// Parameter: `change` `[stride, 1, 2·stride]` (zeros), added to the cosine basis.
 #[derive(Debug, Clone)]
-pub struct Lapped {
+pub(crate) struct Lapped {
     basis: Tensor,
     change: Tensor,
     stride: usize,
@@ -24,7 +24,7 @@ impl Lapped {
     ///
     /// # Errors
     /// When the store has a parameter with another shape.
-    pub fn new(stride: usize, params: &Params) -> Result<Self> {
+    pub(crate) fn new(stride: usize, params: &Params) -> Result<Self> {
         let shape = (stride, 1, 2 * stride);
         let basis = Tensor::from_vec(cosine_basis(stride), shape, &Device::Cpu)?;
         Ok(Self {
@@ -38,7 +38,7 @@ impl Lapped {
     ///
     /// # Errors
     /// Another shape.
-    pub fn analyse(&self, x: &Tensor) -> Result<Tensor> {
+    pub(crate) fn analyse(&self, x: &Tensor) -> Result<Tensor> {
         let config = Conv1dConfig { stride: self.stride, padding: self.stride / 2, ..Default::default() };
         ops::conv1d(x, &(&self.basis + &self.change)?, None, &config)
     }
@@ -47,7 +47,7 @@ impl Lapped {
     ///
     /// # Errors
     /// Another shape.
-    pub fn synthesise(&self, bands: &Tensor) -> Result<Tensor> {
+    pub(crate) fn synthesise(&self, bands: &Tensor) -> Result<Tensor> {
         let config = ConvTranspose1dConfig { stride: self.stride, padding: self.stride / 2, ..Default::default() };
         ops::conv_transpose1d(bands, &(&self.basis + &self.change)?, None, &config)
     }

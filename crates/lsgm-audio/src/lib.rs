@@ -17,11 +17,7 @@ mod spectrum;
 mod vae;
 
 pub use config::{Activation, LikelihoodConfig, ModelConfig, StftConfig, WaveConfig};
-pub use lapped::Lapped;
-pub use measures::{log_spectral_distance, scale_invariant_ratio, stft_distance};
 pub use mixture::LogisticMixture;
 pub use modality::Audio;
 pub use mu_law::MuLaw;
-pub use spectral::StftDistance;
-pub use spectrum::{LogMel, PowerSpectrum};
 pub use vae::WaveVae;

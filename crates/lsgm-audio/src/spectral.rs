@@ -13,7 +13,7 @@ const FLOOR: f64 = 1e-7;
 ///
 /// A short-time Fourier transform is a strided convolution with fixed sines and cosines.
 #[derive(Debug, Clone)]
-pub struct StftDistance {
+pub(crate) struct StftDistance {
     weight: f64,
     resolutions: Vec<Resolution>,
 }
@@ -31,7 +31,7 @@ impl StftDistance {
     ///
     /// # Errors
     /// A tensor operation that fails.
-    pub fn new(config: &StftConfig, params: &Params) -> Result<Self> {
+    pub(crate) fn new(config: &StftConfig, params: &Params) -> Result<Self> {
         let resolution = |size: &usize| -> Result<Resolution> {
             let (size, bins) = (*size, size / 2 + 1);
             let basis = Tensor::from_vec(fourier_basis(size), (2 * bins, 1, size), &Device::Cpu)?;
@@ -44,7 +44,7 @@ impl StftDistance {
     ///
     /// # Errors
     /// Another shape, or clips shorter than a window.
-    pub fn loss(&self, x: &Tensor, y: &Tensor) -> Result<Tensor> {
+    pub(crate) fn loss(&self, x: &Tensor, y: &Tensor) -> Result<Tensor> {
         let mut total = Tensor::zeros((), y.dtype(), y.device())?;
         for resolution in &self.resolutions {
             let (a, b) = (resolution.magnitudes(&x.to_dtype(y.dtype())?)?, resolution.magnitudes(y)?);

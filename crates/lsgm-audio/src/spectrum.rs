@@ -9,7 +9,7 @@ pub(crate) fn hann(size: usize) -> Vec<f64> {
 
 /// The short-time power spectrum under a Hann window.
 #[derive(Clone)]
-pub struct PowerSpectrum {
+pub(crate) struct PowerSpectrum {
     transform: Arc<dyn RealToComplex<f64>>,
     window: Vec<f64>,
     hop: usize,
@@ -17,21 +17,21 @@ pub struct PowerSpectrum {
 
 impl PowerSpectrum {
     /// Windows of `size` samples, one every `hop`.
-    pub fn new(size: usize, hop: usize) -> Self {
+    pub(crate) fn new(size: usize, hop: usize) -> Self {
         let size = size.max(2);
         Self { transform: RealFftPlanner::new().plan_fft_forward(size), window: hann(size), hop: hop.max(1) }
     }
 
     /// `|X|²` of each frame, `[frames][size / 2 + 1]`, without any scale. Frames lie wholly inside; of a shorter clip there
     /// is one, filled up with silence.
-    pub fn of(&self, samples: &[f32]) -> Vec<Vec<f64>> {
+    pub(crate) fn of(&self, samples: &[f32]) -> Vec<Vec<f64>> {
         let size = self.window.len();
         let last = samples.len().saturating_sub(size);
         (0..=last).step_by(self.hop).map(|start| self.frame(samples.get(start..).unwrap_or_default())).collect()
     }
 
     /// Number of frames of a clip.
-    pub fn frames(&self, samples: usize) -> usize {
+    pub(crate) fn frames(&self, samples: usize) -> usize {
         samples.saturating_sub(self.window.len()) / self.hop + 1
     }
 
@@ -61,7 +61,7 @@ const RANGE: f64 = 80.0;
 /// Power in bands that are equally wide on the mel scale, in dB below a full-scale sine, mapped to [0, 1]: 0 is 80 dB below
 /// or less, 1 is full scale.
 #[derive(Debug, Clone)]
-pub struct LogMel {
+pub(crate) struct LogMel {
     spectrum: PowerSpectrum,
     /// `[bands][bins]`.
     filters: Vec<Vec<f64>>,
@@ -69,7 +69,7 @@ pub struct LogMel {
 
 impl LogMel {
     /// Windows of about 60 ms that overlap by three quarters, and a band for every eight samples of the window, 80 at most.
-    pub fn new(rate: u32) -> Self {
+    pub(crate) fn new(rate: u32) -> Self {
         let size = ((f64::from(rate) * 0.045) as usize).next_power_of_two().max(32);
         let scale = (2.0 / hann(size).iter().sum::<f64>()).powi(2);
         let mut filters = mel_filters(rate, size, (size / 8).min(80));
@@ -78,17 +78,17 @@ impl LogMel {
     }
 
     /// Number of bands.
-    pub fn bands(&self) -> usize {
+    pub(crate) fn bands(&self) -> usize {
         self.filters.len()
     }
 
     /// Number of frames of a clip.
-    pub fn frames(&self, samples: usize) -> usize {
+    pub(crate) fn frames(&self, samples: usize) -> usize {
         self.spectrum.frames(samples)
     }
 
     /// `[frames][bands]`, the lowest band first.
-    pub fn of(&self, samples: &[f32]) -> Vec<Vec<f32>> {
+    pub(crate) fn of(&self, samples: &[f32]) -> Vec<Vec<f32>> {
         let band = |filter: &Vec<f64>, frame: &[f64]| {
             let power: f64 = filter.iter().zip(frame).map(|(w, p)| w * p).sum();
             (1.0 + 10.0 * power.max(1e-12).log10() / RANGE).clamp(0.0, 1.0) as f32

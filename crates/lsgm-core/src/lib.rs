@@ -24,7 +24,7 @@ pub use latent::{LatentShape, Latents, Spatial};
 pub use likelihood::{Likelihood, nats_to_bits};
 pub use measure::{Measure, Yardstick};
 pub use modality::{Arrangement, Artifact, Assets, Modality, Template};
-pub use model::{Autoencoder, Auxiliary, Decoder, Encoder, Pass};
+pub use model::{Autoencoder, Auxiliary, Decoder, Decoding, Encoder, Pass};
 pub use params::{Init, ParamStore, Params};
 pub use posterior::{Group, LatentNormal, Posterior, soft_clamp};
 pub use rng::{Rng, RngState};

@@ -120,6 +120,9 @@ pub struct Auxiliary {
     pub loss: Tensor,
 }
 
+/// The second half of [`Autoencoder::encode_to_decode`].
+pub type Decoding<'a> = Box<dyn FnOnce(&mut Pass<'_>) -> Result<Box<dyn Likelihood>> + 'a>;
+
 /// An encoder and a decoder that are trained together.
 ///
 /// An empty implementation is enough; the provided methods are for models that share work between the two or add a
@@ -176,11 +179,20 @@ pub struct Auxiliary {
     note = "implement `Encoder` and `Decoder`, then `impl Autoencoder for {Self} {{}}`"
 )]
 pub trait Autoencoder: Encoder + Decoder {
+    /// Encode; what comes with the posterior decodes its sample.
+    ///
+    /// Between the two a training step lets the prior see the latents: the backward pass goes the other way round, and
+    /// is done with the decoder before the gradients of the prior take their place in memory.
+    fn encode_to_decode<'a>(&'a self, x: &Tensor, pass: &mut Pass<'_>) -> Result<(Posterior, Decoding<'a>)> {
+        let posterior = self.encode(x, pass)?;
+        let latents = posterior.latents()?;
+        Ok((posterior, Box::new(move |pass| self.decode(&latents, pass))))
+    }
+
     /// Encode, then decode the sample.
     fn reconstruct(&self, x: &Tensor, pass: &mut Pass<'_>) -> Result<(Posterior, Box<dyn Likelihood>)> {
-        let posterior = self.encode(x, pass)?;
-        let likelihood = self.decode(&posterior.latents()?, pass)?;
-        Ok((posterior, likelihood))
+        let (posterior, decode) = self.encode_to_decode(x, pass)?;
+        Ok((posterior, decode(pass)?))
     }
 
     /// A penalty, such as one on spectral norms: a scalar that is added to the training loss with the weight

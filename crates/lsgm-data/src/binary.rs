@@ -83,7 +83,8 @@ impl Dataset for BinaryImages {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Glyphs, ImageSet, ImageSize};
+    use crate::glyphs::Glyphs;
+    use crate::{ImageSet, ImageSize};
 
     fn grey() -> Box<dyn Images> {
         Box::new(

@@ -2,20 +2,19 @@
 //!
 //! * A [`Card`] says what a data set is: sources in order of preference, files, columns, splits, licence, checksums.
 //!   The program brings some ([`Card::built_in`]); a `*.toml` file of the same form is as good.
-//! * [`locate`] finds the files of a part: in the folder that the user gives, else from the card's sources. It never
-//!   downloads;
+//! * Files are looked for in the folder that the user gives, else where the card's sources say. Opening never downloads;
 //!   [`fetch`] does.
 //! * [`open_images`] turns a split to [`Images`]: 8-bit images of one size with labels, in memory ([`ImageSet`]) or
-//!   drawn on demand ([`Glyphs`]).
+//!   drawn on demand.
 //! * [`BinaryImages`] turns them to a [`lsgm_core::Dataset`] of black and white ones, [`PixelImages`] to one of grey or
 //!   colour ones; [`BinaryConfig`] and [`ImageConfig`] are their config sections.
-//! * [`open_sounds`] turns a split to [`Sounds`]: clips of 16-bit samples of one length and rate, from files, tables or a
-//!   generator ([`Tones`]); [`SoundClips`] makes a [`lsgm_core::Dataset`] of them, [`SoundConfig`] is its config section.
+//! * [`SoundClips`] are a [`lsgm_core::Dataset`] of sound: 16-bit samples of one length and rate, from files, tables or a
+//!   generator; [`SoundConfig`] is its config section.
 //! * [`open_texts`] turns a split to [`Texts`], which are read in pieces of bounded size.
 //! * [`TextTable`] reads a table of categories from CSV or parquet; [`Categories`] numbers its values.
 //! * [`check`](check()) tells whether a set is whole.
 //!
-//! Another kind of data adds its kind of [`Source`](card::Source), its [`Content`], and a reader beside
+//! Another kind of data adds its kind of [`Source`](card::Source), its content in the module `locate`, and a reader beside
 //! [`open_images`].
 
 mod binary;
@@ -54,18 +53,14 @@ pub use check::{Checksum, FileCheck, Report, SplitCheck, check};
 pub use config::BinaryConfig;
 pub use error::{DataError, Result};
 pub use fetch::{Fetched, State, fetch, state};
-pub use glyphs::Glyphs;
 pub use hub::{Hub, Progress};
 pub use idx::read_idx;
 pub use image_config::{ImageConfig, ImageSource};
 pub use image_set::{ImageSet, ImageSize, Images};
-pub use locate::{Content, FoundFile, Located, locate};
 pub use open::{Reading, Request, open_images};
 pub use picture::{Damaged, Fit, Target};
 pub use pixels::PixelImages;
-pub use sound::{
-    Clip, ClipForm, SoundCheck, SoundClips, SoundConfig, SoundFile, SoundRequest, Sounds, Tones, open_sounds, read_clip,
-};
+pub use sound::{SoundCheck, SoundClips, SoundConfig};
 pub use suggest::nearest;
 pub use text::{Grammar, PIECE, Piece, Shares, Tally, TextCheck, TextRequest, Texts, Unit, open_texts};
 pub use text_table::TextTable;

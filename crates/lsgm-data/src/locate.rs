@@ -15,7 +15,7 @@ use crate::{DataError, Hub, Result};
 
 /// One part of a data set that is at hand.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Located {
+pub(crate) struct Located {
     /// What it consists of.
     pub content: Content,
     /// Whether light and dark change places.
@@ -24,8 +24,7 @@ pub struct Located {
 
 /// What a part consists of.
 #[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub enum Content {
+pub(crate) enum Content {
     /// So many items of a generator.
     Generated(Generator, usize),
     /// idx files, with the checksums that the card knows.
@@ -71,7 +70,7 @@ pub enum Content {
 
 /// A file, and the checksum that its decompressed content should have.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FoundFile {
+pub(crate) struct FoundFile {
     /// Where it is.
     pub path: PathBuf,
     /// SHA-256 in hexadecimal digits, if the card or the hub's cache tells it.
@@ -80,7 +79,7 @@ pub struct FoundFile {
 
 impl Content {
     /// All files that a checksum may be known of.
-    pub fn files(&self) -> Vec<FoundFile> {
+    pub(crate) fn files(&self) -> Vec<FoundFile> {
         match self {
             Self::Generated(..) | Self::Folder(_) | Self::Sounds { .. } => Vec::new(),
             Self::Mat { file, .. } => vec![FoundFile { path: file.clone(), sha256: None }],
@@ -92,7 +91,7 @@ impl Content {
     }
 
     /// Where it comes from, in a few words.
-    pub fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         let folder = |path: &Path| path.parent().unwrap_or(path).display().to_string();
         match self {
             Self::Generated(..) => "made by the program".into(),
@@ -115,7 +114,7 @@ impl Content {
 ///
 /// # Errors
 /// [`DataError::NotAtHand`] that lists what was looked for; shards that are not complete.
-pub fn locate(card: &Card, part: &str, dir: Option<&Path>, hub: &Hub) -> Result<Located> {
+pub(crate) fn locate(card: &Card, part: &str, dir: Option<&Path>, hub: &Hub) -> Result<Located> {
     let mut tried = Vec::new();
     if let Some(dir) = dir {
         return in_folder(card, part, dir, &mut tried)?.ok_or_else(|| not_at_hand(card, &tried, "--data"));

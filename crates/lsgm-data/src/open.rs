@@ -6,13 +6,14 @@ use lsgm_core::Split;
 
 use crate::card::{Card, Generator, SplitRule};
 use crate::folder::open_folder;
+use crate::glyphs::Glyphs;
 use crate::idx::read_idx;
 use crate::lazy::LazyImages;
 use crate::locate::{Content, Located, locate, splits};
 use crate::mat::read_mat;
 use crate::picture::{Damaged, Target, fit_all};
 use crate::table::Tables;
-use crate::{DataError, Glyphs, Hub, ImageSet, ImageSize, Images, Result};
+use crate::{DataError, Hub, ImageSet, ImageSize, Images, Result};
 
 /// Which images are wanted.
 #[derive(Debug, Clone, Copy)]

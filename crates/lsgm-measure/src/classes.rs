@@ -3,7 +3,7 @@ use lsgm_core::Result;
 
 /// What a classifier says about a set of items.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Confidence {
+pub(crate) struct Confidence {
     /// Entropy in nats of the classes over all items: low where some are missing.
     pub class_entropy: f64,
     /// Mean probability of the likeliest class: low where items look like none.
@@ -17,7 +17,7 @@ impl Confidence {
     ///
     /// # Errors
     /// A failed tensor operation.
-    pub fn of(probabilities: &Tensor) -> Result<Self> {
+    pub(crate) fn of(probabilities: &Tensor) -> Result<Self> {
         let probabilities = probabilities.to_dtype(DType::F64)?;
         let shares: Vec<f64> = probabilities.mean(0)?.to_vec1()?;
         let best: Vec<f64> = probabilities.max(1)?.to_vec1()?;

@@ -1,7 +1,9 @@
 use candle_core::{DType, Tensor};
 use lsgm_core::{Dataset, Measure, Result, Yardstick};
 
-use crate::{Confidence, Described, FeatureSpace, Gaussian, Neighbourhoods};
+use crate::classes::Confidence;
+use crate::neighbours::Neighbourhoods;
+use crate::{Described, FeatureSpace, Gaussian};
 
 /// Most reference items that the Fréchet distance takes in.
 const REFERENCE: usize = 10_000;

@@ -21,9 +21,7 @@ mod space;
 mod task;
 mod training;
 
-pub use classes::Confidence;
 pub use compare::compare;
 pub use frechet::Gaussian;
-pub use neighbours::{Neighbourhoods, Overlap};
 pub use space::{Described, FeatureSpace};
 pub use training::Training;

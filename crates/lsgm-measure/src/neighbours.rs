@@ -8,7 +8,7 @@ const BLOCK: usize = 256;
 /// How two sets of feature vectors overlap, judged by neighbourhoods. All lie in [0, 1], but density, which has no upper
 /// bound.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Overlap {
+pub(crate) struct Overlap {
     /// Share of samples inside a neighbourhood of the reference (Kynkäänniemi et al. 2019).
     pub precision: f64,
     /// Share of the reference inside a neighbourhood of the samples (Kynkäänniemi et al. 2019).
@@ -22,7 +22,7 @@ pub struct Overlap {
 
 /// Feature vectors, each with the ball around it that reaches to its `k`-th nearest neighbour.
 #[derive(Debug, Clone)]
-pub struct Neighbourhoods {
+pub(crate) struct Neighbourhoods {
     points: Tensor,
     norms: Vec<f64>,
     /// Squared radii.
@@ -35,7 +35,7 @@ impl Neighbourhoods {
     ///
     /// # Errors
     /// `k` of 0, or not more than `k` vectors.
-    pub fn new(features: &Tensor, k: usize) -> Result<Self> {
+    pub(crate) fn new(features: &Tensor, k: usize) -> Result<Self> {
         let (n, _) = features.dims2()?;
         if k == 0 || n <= k {
             let message = format!("{n} items have no {k} nearest neighbours each: measure more");
@@ -57,7 +57,7 @@ impl Neighbourhoods {
     ///
     /// # Errors
     /// Vectors of another length.
-    pub fn overlap(&self, samples: &Self) -> Result<Overlap> {
+    pub(crate) fn overlap(&self, samples: &Self) -> Result<Overlap> {
         // A ball holds what lies on its surface.
         let inside = |radii: &[f64], row: &[f64]| row.iter().zip(radii).filter(|(d, r)| d <= r).count() as f64;
         let balls = self.each_row(samples, |row| inside(&self.radii, row))?;

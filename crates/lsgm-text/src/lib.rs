@@ -6,8 +6,7 @@
 //!
 //! * [`Tokenizer`]: characters, bytes, BPE or unigram fitted to the corpus, or one that is given;
 //! * [`Corpus`]: entries of a source as items of `L` tokens;
-//! * [`TextVae`]: a transformer encoder to latents `[B, C, L / r]` and a decoder, parallel or autoregressive;
-//! * [`NgramModel`]: the baseline to beat, with modified Kneser–Ney smoothing.
+//! * [`TextVae`]: a transformer encoder to latents `[B, C, L / r]` and a decoder, parallel or autoregressive.
 
 mod autoencoder;
 mod autoregressive;
@@ -31,6 +30,4 @@ pub use config::{DecoderKind, ModelConfig, Overlong, Positions, TextConfig, Toke
 pub use corpus::{Corpus, Counts};
 pub use error::TextError;
 pub use modality::Text;
-pub use ngram::NgramModel;
-pub use statistics::{Ngrams, distinct, repetition};
 pub use tokenizer::Tokenizer;

@@ -7,8 +7,10 @@ use lsgm_core::{Dataset, Measure, Result};
 use lsgm_data::Grammar;
 
 use crate::categorical::counted;
+use crate::ngram::NgramModel;
+use crate::statistics::Ngrams;
 use crate::statistics::{covered, distinct, repetition};
-use crate::{Corpus, NgramModel, Ngrams, Tokenizer};
+use crate::{Corpus, Tokenizer};
 
 /// Tokens of the training split that n-gram models and sets of n-grams are made from, from its start.
 const ENOUGH: usize = 20_000_000;

@@ -10,15 +10,8 @@ const MOST: usize = 4;
 ///
 /// The highest order is estimated from counts, each lower one from the number of different tokens that go before, and the
 /// lowest is interpolated with the uniform distribution, so that no token has probability 0.
-///
-/// ```
-/// use lsgm_text::NgramModel;
-/// let model = NgramModel::fit(2, 3, [[0u32, 1, 2].as_slice(), &[0, 1, 1]], None);
-/// let total: f64 = (0..3).map(|token| model.log_prob(&[0], token).exp()).sum();
-/// assert!((total - 1.0).abs() < 1e-12);
-/// ```
 #[derive(Debug, Clone)]
-pub struct NgramModel {
+pub(crate) struct NgramModel {
     vocabulary: usize,
     /// Order 1 first.
     orders: Vec<Order>,
@@ -45,7 +38,7 @@ struct Context {
 impl NgramModel {
     /// Fit to sequences of tokens below `vocabulary`. With an `end`, each sequence ends with it and begins where nothing
     /// goes before: its first tokens are told apart from others. Orders above 4 are cut to 4.
-    pub fn fit<'a>(
+    pub(crate) fn fit<'a>(
         order: usize,
         vocabulary: usize,
         sequences: impl IntoIterator<Item = &'a [u32]>,
@@ -74,12 +67,12 @@ impl NgramModel {
     }
 
     /// The order.
-    pub fn order(&self) -> usize {
+    pub(crate) fn order(&self) -> usize {
         self.orders.len()
     }
 
     /// `log p(token | context)` in nats; of a context no more than the last tokens are looked at.
-    pub fn log_prob(&self, context: &[u32], token: u32) -> f64 {
+    pub(crate) fn log_prob(&self, context: &[u32], token: u32) -> f64 {
         let context = &context[context.len().saturating_sub(self.order() - 1)..];
         let mut p = 1.0 / self.vocabulary as f64;
         for (n, order) in self.orders.iter().enumerate().take(context.len() + 1) {
@@ -90,7 +83,7 @@ impl NgramModel {
 
     /// `log p` in nats of a text: its tokens, and its end if `ends`. A text that `begins` is known to have nothing before
     /// it; another has an unknown past, and its first tokens are judged by shorter n-grams.
-    pub fn log_prob_of(&self, tokens: &[u32], begins: bool, ends: bool) -> f64 {
+    pub(crate) fn log_prob_of(&self, tokens: &[u32], begins: bool, ends: bool) -> f64 {
         let past = if begins && self.end.is_some() { self.order() - 1 } else { 0 };
         let mut text = vec![self.start(); past];
         text.extend_from_slice(tokens);

@@ -8,14 +8,14 @@ use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 /// Words are runs of characters without white space. A run is kept as a hash of 64 bits: among a million of them, one in
 /// twenty million runs is taken for known by mistake.
 #[derive(Debug, Clone)]
-pub struct Ngrams {
+pub(crate) struct Ngrams {
     n: usize,
     known: HashSet<u64>,
 }
 
 impl Ngrams {
     /// The runs of `n` words of `texts`; `n` of 0 keeps whole texts.
-    pub fn of<T: AsRef<str>>(texts: impl IntoIterator<Item = T>, n: usize) -> Self {
+    pub(crate) fn of<T: AsRef<str>>(texts: impl IntoIterator<Item = T>, n: usize) -> Self {
         let mut ngrams = Self { n, known: HashSet::new() };
         for text in texts {
             let hashes = ngrams.hashes(text.as_ref());
@@ -25,7 +25,7 @@ impl Ngrams {
     }
 
     /// Whether every run of a text is known; `None` for a text without a run.
-    pub fn covers(&self, text: &str) -> Option<bool> {
+    pub(crate) fn covers(&self, text: &str) -> Option<bool> {
         let hashes = self.hashes(text);
         (!hashes.is_empty()).then(|| hashes.iter().all(|h| self.known.contains(h)))
     }
@@ -49,7 +49,7 @@ pub(crate) fn covered<T: AsRef<str>>(ngrams: &Ngrams, texts: &[T]) -> (f64, usiz
 
 /// Distinct-n (Li et al. 2016): the number of different runs of `n` words over the number of all. It falls with the number
 /// of texts: compare it for equally many.
-pub fn distinct<T: AsRef<str>>(texts: &[T], n: usize) -> f64 {
+pub(crate) fn distinct<T: AsRef<str>>(texts: &[T], n: usize) -> f64 {
     let (mut known, mut all) = (HashSet::new(), 0usize);
     for text in texts {
         let words: Vec<&str> = text.as_ref().split_whitespace().collect();
@@ -62,7 +62,7 @@ pub fn distinct<T: AsRef<str>>(texts: &[T], n: usize) -> f64 {
 }
 
 /// The share of runs of `n` words that repeat one of the same text.
-pub fn repetition<T: AsRef<str>>(texts: &[T], n: usize) -> f64 {
+pub(crate) fn repetition<T: AsRef<str>>(texts: &[T], n: usize) -> f64 {
     let (mut repeated, mut all) = (0usize, 0usize);
     for text in texts {
         let words: Vec<&str> = text.as_ref().split_whitespace().collect();

@@ -12,7 +12,6 @@ pub(crate) use baselines::{Baselines, Grid};
 pub(crate) use features::spectral_flatness;
 pub(crate) use planes::{MelPlanes, compare, recognition};
 pub(crate) use reconstruction::measure_pairs;
-pub use reconstruction::{log_spectral_distance, scale_invariant_ratio, stft_distance};
 
 /// Clips `[N, 1, L]` as vectors.
 pub(crate) fn clips(items: &Tensor) -> Result<Vec<Vec<f32>>> {

@@ -52,7 +52,7 @@ fn each(x: &[Vec<f32>], y: &[Vec<f32>], f: impl Fn(&[f32], &[f32]) -> Option<f64
 
 /// The scale-invariant signal-to-distortion ratio of `y` for the original `x` in dB (Le Roux et al. 2019, arXiv 1811.02508):
 /// `y` is split to a multiple of `x` and a rest. Nothing for a silent original.
-pub fn scale_invariant_ratio(x: &[f32], y: &[f32]) -> Option<f64> {
+pub(crate) fn scale_invariant_ratio(x: &[f32], y: &[f32]) -> Option<f64> {
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
     let energy = dot(x, x);
     if energy == 0.0 {
@@ -67,7 +67,7 @@ pub fn scale_invariant_ratio(x: &[f32], y: &[f32]) -> Option<f64> {
 
 /// The log-spectral distance in dB: for each frame the root mean square over bins of the difference of power spectra in dB,
 /// averaged over frames. Powers are no lower than 60 dB below the highest of the original. Nothing for a silent original.
-pub fn log_spectral_distance(x: &[f32], y: &[f32], window: usize) -> Option<f64> {
+pub(crate) fn log_spectral_distance(x: &[f32], y: &[f32], window: usize) -> Option<f64> {
     let spectrum = PowerSpectrum::new(window, window / 4);
     let (a, b) = (spectrum.of(x), spectrum.of(y));
     let floor = FLOOR * a.iter().flatten().copied().fold(0.0, f64::max);
@@ -90,7 +90,7 @@ fn mel_distance(x: &[f32], y: &[f32], mel: &LogMel) -> Option<f64> {
 }
 
 /// The multi-resolution STFT distance (arXiv 1910.11480), averaged over three resolutions. Nothing for a silent original.
-pub fn stft_distance(x: &[f32], y: &[f32]) -> Option<f64> {
+pub(crate) fn stft_distance(x: &[f32], y: &[f32]) -> Option<f64> {
     let at = |size: usize| {
         let spectrum = PowerSpectrum::new(size, size / 4);
         let (a, b) = (spectrum.of(x), spectrum.of(y));

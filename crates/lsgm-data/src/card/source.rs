@@ -43,9 +43,9 @@ pub struct BuiltIn {
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Generator {
-    /// [`crate::Glyphs`].
+    /// Digit-like drawings.
     Glyphs,
-    /// [`crate::Tones`].
+    /// Chords, chirps and plucked strings.
     Tones,
     /// [`crate::Grammar`].
     Grammar,

@@ -19,26 +19,18 @@ pub(crate) const SIDE: usize = 28;
 /// many make an epoch. Each item takes one of the ways to write its digit (class `i % 10`, so that every stretch is
 /// balanced), moves the control points of its strokes, and stretches, slants, turns and shifts the whole; the pen's
 /// width varies too. Pixels are grey at the edges of strokes: probabilities of ink, as the grey of MNIST is used.
-///
-/// ```
-/// use lsgm_core::Split;
-/// use lsgm_data::{Glyphs, Images};
-/// let glyphs = Glyphs::new(0, Split::Train, 60_000);
-/// let mut pixels = [0; 28 * 28];
-/// assert_eq!(glyphs.read(42, &mut pixels).unwrap(), Some(2));
-/// ```
 #[derive(Debug, Clone)]
-pub struct Glyphs {
+pub(crate) struct Glyphs {
     stream: Rng,
     items: usize,
 }
 
 impl Glyphs {
     /// Number of classes.
-    pub const CLASSES: usize = 10;
+    pub(crate) const CLASSES: usize = 10;
 
     /// The stream of a split, of which `items` make an epoch.
-    pub fn new(seed: u64, split: Split, items: usize) -> Self {
+    pub(crate) fn new(seed: u64, split: Split, items: usize) -> Self {
         Self { stream: Rng::new(seed).fork("glyphs").fork(split.name()), items }
     }
 

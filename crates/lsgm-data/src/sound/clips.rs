@@ -9,7 +9,7 @@ use crate::{DataError, Result};
 
 /// What every clip of a set has in common.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct ClipForm {
+pub(crate) struct ClipForm {
     /// Samples in a second.
     pub rate: u32,
     /// Samples of a clip; shorter sounds are followed by silence.
@@ -20,7 +20,7 @@ pub struct ClipForm {
 
 /// One clip.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Clip {
+pub(crate) struct Clip {
     /// The samples, [`ClipForm::samples`] of them.
     pub samples: Vec<i16>,
     /// The class, where the source has classes.
@@ -28,14 +28,9 @@ pub struct Clip {
 }
 
 /// Indexed clips, wherever they come from: memory, files, a generator.
-pub trait Sounds: Send + Sync {
+pub(crate) trait Sounds: Send + Sync {
     /// Number of clips in an epoch.
     fn len(&self) -> usize;
-
-    /// Whether there are none.
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
 
     /// Clip `index`. `place` in [0, 1) says where it is cut from a longer recording, when that is left to chance.
     ///
@@ -77,7 +72,7 @@ pub struct SoundClips {
 
 impl SoundClips {
     /// Batches of `sounds`, which all have `samples` samples.
-    pub fn new(sounds: Box<dyn Sounds>, samples: usize) -> Self {
+    pub(crate) fn new(sounds: Box<dyn Sounds>, samples: usize) -> Self {
         Self { sounds, samples }
     }
 }

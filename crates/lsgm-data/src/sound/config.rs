@@ -60,7 +60,7 @@ impl Default for SoundConfig {
 
 impl SoundConfig {
     /// What all clips have in common.
-    pub fn form(&self) -> ClipForm {
+    pub(crate) fn form(&self) -> ClipForm {
         ClipForm { rate: self.sample_rate, samples: self.samples, level: self.level }
     }
 
@@ -97,7 +97,7 @@ impl SoundConfig {
     /// downloaded.
     ///
     /// # Errors
-    /// As [`SoundConfig::validate`] and [`open_sounds`].
+    /// As [`SoundConfig::validate`]; [`Error::Data`] for a set that is not at hand, or whose recordings cannot be read.
     pub fn open(&self, split: Split, dir: Option<&Path>, shortest: usize) -> lsgm_core::Result<SoundClips> {
         self.validate()?;
         let card = Card::find(&self.set)?;

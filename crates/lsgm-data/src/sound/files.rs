@@ -15,7 +15,7 @@ const DEPTH: usize = 12;
 
 /// A file and its class.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SoundFile {
+pub(crate) struct SoundFile {
     /// Where it is.
     pub path: PathBuf,
     /// The place of its class among the names of all classes of the set in alphabetical order.

@@ -20,9 +20,9 @@ mod wav;
 
 pub use check::SoundCheck;
 pub(crate) use check::check_sounds;
-pub use clips::{Clip, ClipForm, SoundClips, Sounds};
+pub use clips::SoundClips;
+use clips::{Clip, ClipForm, Sounds};
 pub use config::SoundConfig;
-pub use files::SoundFile;
-pub(crate) use files::{parted, sounds_in, split_by_name};
-pub use open::{SoundRequest, open_sounds, read_clip};
-pub use tones::Tones;
+pub(crate) use files::{SoundFile, parted, sounds_in, split_by_name};
+use open::{SoundRequest, open_sounds, read_clip};
+use tones::Tones;

@@ -18,7 +18,7 @@ const IN_MEMORY: usize = 256 << 20;
 
 /// Which clips are wanted.
 #[derive(Debug, Clone, Copy)]
-pub struct SoundRequest<'a> {
+pub(crate) struct SoundRequest<'a> {
     /// The data set.
     pub card: &'a Card,
     /// The split.
@@ -45,7 +45,7 @@ pub struct SoundRequest<'a> {
 ///
 /// # Errors
 /// Data that are not at hand, damaged, all silent or shorter than can be used, or none at all; a set that holds no sound.
-pub fn open_sounds(request: &SoundRequest<'_>) -> Result<Box<dyn Sounds>> {
+pub(crate) fn open_sounds(request: &SoundRequest<'_>) -> Result<Box<dyn Sounds>> {
     let rule = splits(request.card, request.dir).rule(request.split).clone();
     let located = locate(request.card, &rule.part, request.dir, request.hub)?;
     let wanted = |total: usize| {
@@ -65,7 +65,7 @@ pub fn open_sounds(request: &SoundRequest<'_>) -> Result<Box<dyn Sounds>> {
 ///
 /// # Errors
 /// A file that is missing, damaged, or of a kind that cannot be read.
-pub fn read_clip(path: &Path, form: &ClipForm) -> Result<Clip> {
+pub(crate) fn read_clip(path: &Path, form: &ClipForm) -> Result<Clip> {
     let samples = Recording::File(path.to_owned()).read(0..form.samples, form.rate)?;
     Ok(Clip { samples: form.quantise(samples), label: None })
 }

@@ -10,16 +10,8 @@ use crate::Result;
 /// Item `i` is a function of the seed, the split and `i` alone, and there is no last one: the length only says how many
 /// make an epoch. Class `i % 3` is the kind of sound: 0 a chord, 1 a chirp, 2 a plucked string. All frequencies stay below
 /// 0.45 of the sample rate; a noise floor lies 50 dB below the sound.
-///
-/// ```
-/// use lsgm_core::Split;
-/// use lsgm_data::{ClipForm, Sounds, Tones};
-/// let tones = Tones::new(0, Split::Train, 6000, ClipForm { rate: 4000, samples: 2048, level: None });
-/// let clip = tones.read(7, 0.0).unwrap();
-/// assert_eq!((clip.samples.len(), clip.label), (2048, Some(1)));
-/// ```
 #[derive(Debug, Clone)]
-pub struct Tones {
+pub(crate) struct Tones {
     stream: Rng,
     items: usize,
     form: ClipForm,
@@ -42,10 +34,10 @@ struct Partial {
 
 impl Tones {
     /// Number of classes.
-    pub const CLASSES: usize = 3;
+    pub(super) const CLASSES: usize = 3;
 
     /// The stream of a split, of which `items` make an epoch.
-    pub fn new(seed: u64, split: Split, items: usize, form: ClipForm) -> Self {
+    pub(super) fn new(seed: u64, split: Split, items: usize, form: ClipForm) -> Self {
         Self { stream: Rng::new(seed).fork("tones").fork(split.name()), items, form }
     }
 

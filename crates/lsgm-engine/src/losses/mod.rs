@@ -52,16 +52,17 @@ pub(crate) fn lsgm_loss(
     progress: f64,
     pass: &mut Pass<'_>,
 ) -> Result<Loss> {
-    let (posterior, likelihood) = model.autoencoder.reconstruct(x, pass)?;
+    let (posterior, decode) = model.autoencoder.encode_to_decode(x, pass)?;
     let latents = latents(&posterior, config)?;
     check_latent(model, &latents.mean)?;
-    let reconstruction = likelihood.log_prob(x)?.mean_all()?.neg()?;
     let kl_weight = config.kl_weight(progress);
     let balance = balance(&posterior, config.kl_balance, kl_weight)?;
     let entropies = posterior.groups.iter().map(entropy_term).collect::<Result<Vec<_>>>()?;
     let penalty = balance.sum(&entropies)?.mean_all()?;
     let latents = balance.on_latents(&posterior, latents)?;
     let (cross_entropy, prior_term) = cross_entropy_terms(model, frozen, &latents, config, progress, pass)?;
+    let likelihood = decode(pass)?;
+    let reconstruction = likelihood.log_prob(x)?.mean_all()?.neg()?;
     let total = ((&reconstruction + (penalty * kl_weight)?)? + prior_term)?;
     let neg_entropy = Balance::None.sum(&entropies)?.mean_all()?;
     let (r, h, ce) = (number(&reconstruction)?, number(&neg_entropy)?, number(&cross_entropy)?);

@@ -1,7 +1,7 @@
 //! The top-down tower, which encoder and decoder share, and the layers behind it.
 
 use candle_core::Tensor;
-use lsgm_core::{Init, Result};
+use lsgm_core::{Error, Init, Result};
 use lsgm_nn::ops;
 
 use super::cell::{Cell, Step, Style};
@@ -19,6 +19,16 @@ pub(super) struct TopDown {
     groups: usize,
     postprocess: Vec<Cell>,
     output: Conv,
+}
+
+/// What the top-down tower knows when all latents are there.
+pub(super) struct Above {
+    /// The state in front of the last group.
+    state: Tensor,
+    /// The latent of the last group.
+    last: Tensor,
+    /// The unit that takes it in.
+    below: usize,
 }
 
 enum Unit {
@@ -63,48 +73,44 @@ impl TopDown {
 
     /// The parameters of the likelihood at every position, from the latents that `supply` gives.
     pub(super) fn forward(&self, batch: usize, training: bool, supply: &mut Supply<'_>) -> Result<Tensor> {
-        let (mut state, rest) = self.down_to_the_last_group(batch, training, supply)?;
-        for unit in rest {
+        self.below(&self.above(batch, training, supply)?, training)
+    }
+
+    /// Ask `supply` for every latent, and leave out all that comes behind the last one.
+    pub(super) fn above(&self, batch: usize, training: bool, supply: &mut Supply<'_>) -> Result<Above> {
+        let (c, h, w) = self.start.dims3()?;
+        let mut state = self.start.unsqueeze(0)?.broadcast_as((batch, c, h, w))?.contiguous()?;
+        let mut group = 0;
+        for (i, unit) in self.tower.iter().enumerate() {
+            state = match unit {
+                Unit::Combine(combiner) => {
+                    let latent = supply(group, &state)?;
+                    group += 1;
+                    if group == self.groups {
+                        return Ok(Above { state, last: latent, below: i });
+                    }
+                    combiner.forward(&state, &latent)?
+                }
+                Unit::Cell(cell) => cell.forward(&state, training)?,
+            };
+        }
+        Err(Error::contract("decoder", "the tower ends before its last group"))
+    }
+
+    /// The parameters of the likelihood from where [`TopDown::above`] has ended.
+    pub(super) fn below(&self, above: &Above, training: bool) -> Result<Tensor> {
+        let Above { state, last, below } = above;
+        let mut state = state.clone();
+        for unit in &self.tower[*below..] {
             state = match unit {
                 Unit::Cell(cell) => cell.forward(&state, training)?,
-                Unit::Combine(combiner) => combiner.forward(&state, &supply(self.groups - 1, &state)?)?,
+                Unit::Combine(combiner) => combiner.forward(&state, last)?,
             };
         }
         for cell in &self.postprocess {
             state = cell.forward(&state, training)?;
         }
         self.output.forward(&ops::elu(&state)?)
-    }
-
-    /// Ask `supply` for every latent, and leave out all that comes behind the last one.
-    pub(super) fn visit(&self, batch: usize, training: bool, supply: &mut Supply<'_>) -> Result<()> {
-        let (state, _) = self.down_to_the_last_group(batch, training, supply)?;
-        supply(self.groups - 1, &state)?;
-        Ok(())
-    }
-
-    /// The state in front of the last group, and the units from there on.
-    fn down_to_the_last_group(
-        &self,
-        batch: usize,
-        training: bool,
-        supply: &mut Supply<'_>,
-    ) -> Result<(Tensor, &[Unit])> {
-        let (c, h, w) = self.start.dims3()?;
-        let mut state = self.start.unsqueeze(0)?.broadcast_as((batch, c, h, w))?.contiguous()?;
-        let mut group = 0;
-        for (i, unit) in self.tower.iter().enumerate() {
-            state = match unit {
-                Unit::Combine(_) if group + 1 == self.groups => return Ok((state, &self.tower[i..])),
-                Unit::Combine(combiner) => {
-                    let latent = supply(group, &state)?;
-                    group += 1;
-                    combiner.forward(&state, &latent)?
-                }
-                Unit::Cell(cell) => cell.forward(&state, training)?,
-            };
-        }
-        Ok((state, &[]))
     }
 }
 

@@ -10,12 +10,13 @@ use std::cell::RefCell;
 
 use candle_core::Tensor;
 use lsgm_core::{
-    Autoencoder, Decoder, Encoder, Error, Group, LatentShape, Latents, Likelihood, Params, Pass, Posterior, Result, Rng,
+    Autoencoder, Decoder, Decoding, Encoder, Error, Group, LatentShape, Latents, Likelihood, Params, Pass, Posterior,
+    Result, Rng,
 };
 
 use crate::config::{ImageShape, NvaeConfig};
 use crate::likelihood::PixelDistribution;
-use decoder::TopDown;
+use decoder::{Above, TopDown};
 use encoder::BottomUp;
 use layers::{Penalty, Site};
 
@@ -83,15 +84,26 @@ impl Nvae {
         training: bool,
         noise: &mut dyn FnMut(usize, &[usize]) -> Result<Tensor>,
     ) -> Result<Inference> {
+        let (posterior, above) = self.posterior(x, training, noise)?;
+        Ok(Inference { posterior, logits: self.top_down.below(&above, training)? })
+    }
+
+    /// The posterior of all groups, and where the top-down tower stands then.
+    fn posterior(
+        &self,
+        x: &Tensor,
+        training: bool,
+        noise: &mut dyn FnMut(usize, &[usize]) -> Result<Tensor>,
+    ) -> Result<(Posterior, Above)> {
         let features = self.bottom_up.forward(&self.scaled(x)?, training)?;
-        let mut groups = Vec::new();
-        let logits = self.top_down.forward(x.dim(0)?, training, &mut |group, state| {
+        let mut groups: Vec<Group> = Vec::new();
+        let above = self.top_down.above(x.dim(0)?, training, &mut |group, state| {
             let posterior = self.bottom_up.posterior(group, &features, state, noise)?;
             let z = posterior.z.clone();
             groups.push(posterior);
             Ok(z)
         })?;
-        Ok(Inference { posterior: Posterior { groups }, logits })
+        Ok((Posterior { groups }, above))
     }
 
     /// The parameters of the likelihood, with padding, for latents of every group; groups of the larger sizes for which
@@ -148,16 +160,7 @@ impl Encoder for Nvae {
     }
 
     fn encode(&self, x: &Tensor, pass: &mut Pass<'_>) -> Result<Posterior> {
-        let features = self.bottom_up.forward(&self.scaled(x)?, pass.training)?;
-        let mut noise = draws(pass.rng, x);
-        let mut groups: Vec<Group> = Vec::new();
-        self.top_down.visit(x.dim(0)?, pass.training, &mut |group, state| {
-            let posterior = self.bottom_up.posterior(group, &features, state, &mut noise)?;
-            let z = posterior.z.clone();
-            groups.push(posterior);
-            Ok(z)
-        })?;
-        Ok(Posterior { groups })
+        Ok(self.posterior(x, pass.training, &mut draws(pass.rng, x))?.0)
     }
 }
 
@@ -169,9 +172,10 @@ impl Decoder for Nvae {
 
 impl Autoencoder for Nvae {
     /// One pass through the top-down tower, where encoding and decoding apart take two.
-    fn reconstruct(&self, x: &Tensor, pass: &mut Pass<'_>) -> Result<(Posterior, Box<dyn Likelihood>)> {
-        let Inference { posterior, logits } = self.infer(x, pass.training, &mut draws(pass.rng, x))?;
-        Ok((posterior, self.likelihood(&logits)?))
+    fn encode_to_decode<'a>(&'a self, x: &Tensor, pass: &mut Pass<'_>) -> Result<(Posterior, Decoding<'a>)> {
+        let (posterior, above) = self.posterior(x, pass.training, &mut draws(pass.rng, x))?;
+        let decode: Decoding<'a> = Box::new(move |pass| self.likelihood(&self.top_down.below(&above, pass.training)?));
+        Ok((posterior, decode))
     }
 
     fn regularizer(&self) -> Result<Option<Tensor>> {

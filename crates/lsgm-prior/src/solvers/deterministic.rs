@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use lsgm_core::{Result, Rng};
 
 use super::OnStep;
-use super::walk::{linear, walk};
+use super::walk::{Line, linear, walk};
 use crate::Prior;
 
 /// DDIM without noise (Song et al. 2021, "Denoising diffusion implicit models"): first order, one evaluation per step.
@@ -55,17 +55,9 @@ pub fn adams_bashforth(
     rng: &mut Rng,
     on_step: OnStep<'_>,
 ) -> Result<(Tensor, usize)> {
-    let mut previous: Option<(f64, Tensor)> = None;
+    let mut line = Line::default();
     walk(prior, z1, times, rng, on_step, move |walker, z, t, s| {
-        let excess = walker.excess(z, t)?;
-        let slope = match &previous {
-            Some((before, old)) => {
-                let half = 0.5 * (kappa(prior, s) - kappa(prior, t)) / (kappa(prior, t) - before);
-                linear(&excess, 1.0 + half, old, -half)?
-            }
-            None => excess.clone(),
-        };
-        previous = Some((kappa(prior, t), excess));
+        let slope = line.ahead(walker.excess(z, t)?, kappa(prior, t), kappa(prior, s))?;
         along_normal_flow(prior, z, &slope, t, s)
     })
 }

@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use lsgm_core::{Error, Result, Rng};
 
 use super::OnStep;
-use super::walk::{Walker, linear, walk};
+use super::walk::{Line, Walker, linear, walk};
 use crate::Prior;
 use crate::prior::sum_per_item;
 
@@ -76,18 +76,10 @@ pub fn dpm_solver_sde_2m(
     rng: &mut Rng,
     on_step: OnStep<'_>,
 ) -> Result<(Tensor, usize)> {
-    let mut previous: Option<(f64, Tensor)> = None;
+    let mut line = Line::default();
     walk(prior, z1, times, rng, on_step, move |walker, z, t, s| {
-        let sde = walker.sde();
         let data = walker.data(z, t)?;
-        let ahead = match &previous {
-            Some((before, old)) => {
-                let half = 0.5 * (sde.lambda(s) - sde.lambda(t)) / (sde.lambda(t) - before);
-                linear(&data, 1.0 + half, old, -half)?
-            }
-            None => data.clone(),
-        };
-        previous = Some((sde.lambda(t), data));
+        let ahead = line.ahead(data, walker.sde().lambda(t), walker.sde().lambda(s))?;
         ancestral_draw(walker, z, &ahead, t, s)
     })
 }

@@ -45,6 +45,28 @@ pub(crate) fn linear(x: &Tensor, a: f64, y: &Tensor, b: f64) -> Result<Tensor> {
     Ok(((x * a)? + (y * b)?)?)
 }
 
+/// The line through the last two values of a quantity that a solver evaluates once a step.
+#[derive(Default)]
+pub(crate) struct Line {
+    last: Option<(f64, Tensor)>,
+}
+
+impl Line {
+    /// Take in the value at `here`, and follow the line to the middle between `here` and `there`; the first value stays as
+    /// it is.
+    pub(crate) fn ahead(&mut self, value: Tensor, here: f64, there: f64) -> Result<Tensor> {
+        let ahead = match &self.last {
+            Some((before, old)) => {
+                let half = 0.5 * (there - here) / (here - before);
+                linear(&value, 1.0 + half, old, -half)?
+            }
+            None => value.clone(),
+        };
+        self.last = Some((here, value));
+        Ok(ahead)
+    }
+}
+
 /// Take `step(walker, z, from, to)` along falling times, from `z1` at the first. Returns the latents at the last time and
 /// the number of network evaluations.
 pub(crate) fn walk(
