@@ -19,7 +19,8 @@ pub fn prepare(threads: Option<usize>) {
 }
 
 /// A second after memory is freed the allocator would give it back to the system, from which the next training step would
-/// take it again, cleared page by page: that was more than half of the time of a large step. `MIMALLOC_PURGE_DELAY` in the environment, in milliseconds, goes first.
+/// take it again, cleared page by page: that was more than half of the time of a large step. `MIMALLOC_PURGE_DELAY` in the
+/// environment, in milliseconds, goes first.
 #[allow(unsafe_code)]
 fn keep_freed_memory() {
     /// `mi_option_purge_delay`, in milliseconds; the bindings do not name it.

@@ -183,6 +183,9 @@ pub trait Autoencoder: Encoder + Decoder {
     ///
     /// Between the two a training step lets the prior see the latents: the backward pass goes the other way round, and
     /// is done with the decoder before the gradients of the prior take their place in memory.
+    ///
+    /// # Errors
+    /// Those of [`Encoder::encode`]; the second half has those of [`Decoder::decode`].
     fn encode_to_decode<'a>(&'a self, x: &Tensor, pass: &mut Pass<'_>) -> Result<(Posterior, Decoding<'a>)> {
         let posterior = self.encode(x, pass)?;
         let latents = posterior.latents()?;

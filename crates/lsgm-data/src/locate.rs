@@ -449,3 +449,47 @@ fn complete(files: Vec<PathBuf>) -> Result<Vec<PathBuf>> {
         _ => Ok(files),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A user whose cache is `home`, without network.
+    fn offline(home: &Path) -> Hub {
+        Hub::from_variables(|name| match name {
+            "HF_HOME" => Some(home.display().to_string()),
+            "HF_HUB_OFFLINE" => Some("1".into()),
+            _ => None,
+        })
+    }
+
+    #[test]
+    fn a_part_in_the_cache_is_its_parquet_file_in_both_layouts() {
+        let commit = "0123456789abcdef0123456789abcdef01234567";
+        for (revision, test) in
+            [("main", "mnist/test-00000-of-00001.parquet"), ("refs/convert/parquet", "mnist/test/0000.parquet")]
+        {
+            let home = tempfile::tempdir().unwrap();
+            let repo = home.path().join("hub/datasets--ylecun--mnist");
+            let (reference, file) = (repo.join("refs").join(revision), repo.join("snapshots").join(commit).join(test));
+            for (path, text) in [(reference, commit), (file, "")] {
+                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                std::fs::write(path, text).unwrap();
+            }
+            let content = locate(&Card::find("mnist").unwrap(), "test", None, &offline(home.path())).unwrap().content;
+            assert!(matches!(content, Content::Parquet { .. }), "{revision}");
+            assert_eq!(content.files().len(), 1, "{revision}");
+        }
+    }
+
+    #[test]
+    fn the_hubs_own_cache_is_read_as_parquet() {
+        let home = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/hf-home");
+        if !home.exists() {
+            eprintln!("skipped: {} is absent", home.display());
+            return;
+        }
+        let content = locate(&Card::find("mnist").unwrap(), "train", None, &offline(&home)).unwrap().content;
+        assert!(matches!(content, Content::Parquet { .. }));
+    }
+}

@@ -90,6 +90,7 @@ pub(crate) fn image_batch(x: Vec<f32>, size: ImageSize, n: usize, labels: Vec<u3
 mod tests {
     use super::*;
     use crate::ImageSet;
+    use crate::glyphs::Glyphs;
 
     fn set(split: Split, bits: u8, flip: bool) -> PixelImages {
         let size = ImageSize { channels: 3, height: 1, width: 2 };
@@ -109,9 +110,7 @@ mod tests {
         assert_eq!(batch.labels.unwrap().to_vec1::<u32>().unwrap(), [5, 4]);
         let batch = set(Split::Test, 5, true).batch(&[0], &mut Rng::new(0)).unwrap();
         assert_eq!(values(&batch), [0., 0., 1., 1., 16., 31.].map(|k: f32| k / 31.0));
-        assert!(
-            PixelImages::new(Box::new(crate::glyphs::Glyphs::new(0, Split::Test, 1)), Split::Test, 9, false).is_err()
-        );
+        assert!(PixelImages::new(Box::new(Glyphs::new(0, Split::Test, 1)), Split::Test, 9, false).is_err());
     }
 
     #[test]

@@ -172,7 +172,7 @@ mod tests {
         let tones = tones(0, Split::Test);
         for i in 0..300 {
             let clip = tones.read(i, 0.0).unwrap();
-            assert_eq!(clip.label, Some((i % 3) as u32));
+            assert_eq!((clip.samples.len(), clip.label), (2048, Some((i % 3) as u32)));
             let peak = clip.samples.iter().map(|v| v.unsigned_abs()).max().unwrap();
             assert!((8_000..32_700).contains(&peak), "{i}: {peak}");
         }
