@@ -144,7 +144,7 @@ def table(rows, measured):
         "| forward and backward | PyTorch ms | lsgm ms | lsgm / PyTorch | in rounds | goal | PyTorch MiB | lsgm MiB |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    missed = []
+    missed, notes = [], []
     for row in rows:
         pairs, memory = measured[row["name"]]["times"], measured[row["name"]]["memory"]
         theirs, ours = (statistics.median(pair[side] for pair in pairs) for side in (0, 1))
@@ -157,10 +157,16 @@ def table(rows, measured):
         )
         if ratio > row["goal"]:
             missed.append(f"* {row['name']}: {ratio:.2f} where {row['goal']:.1f} is wanted. {row.get('note', '')}".rstrip())
-        share = memory[1] / memory[0] if memory else 0.0
-        if share > row.get("memory_goal", float("inf")):
-            missed.append(f"* {row['name']}: {share:.2f} of PyTorch's memory where {row['memory_goal']:.1f} is wanted.")
-    return lines + ["", "## Rows above their goal", "", *(missed or ["None."])]
+        if memory and "memory_goal" in row:
+            goal, share = row["memory_goal"], memory[1] / memory[0]
+            notes.append(
+                f"* {row['name']}: {memory[1]:.0f} MiB where {goal} are wanted, half of the 3.9 GB that PyTorch took when the "
+                f"goal was set; {share:.2f} of what PyTorch took in this comparison."
+            )
+            if memory[1] > goal:
+                missed.append(f"* {row['name']}: {memory[1]:.0f} MiB where {goal} are wanted.")
+    memory = ["", "## Memory", "", *notes] if notes else []
+    return lines + memory + ["", "## Rows above their goal", "", *(missed or ["None."])]
 
 
 def report(rows, measured, description, arguments):
