@@ -10,6 +10,11 @@ pub(crate) fn conv3(inputs: usize, outputs: usize, params: &Params) -> Result<Co
     Conv1d::new(inputs, outputs, 3, Conv1dConfig::same(3), true, params)
 }
 
+/// The same, beginning at zero: what it adds to is there alone at first.
+pub(crate) fn silent_conv3(inputs: usize, outputs: usize, params: &Params) -> Result<Conv1d> {
+    Conv1d::new_with(inputs, outputs, 3, Conv1dConfig::same(3), Some(init::zeros()), init::zeros(), params)
+}
+
 /// A convolution that shortens by an even factor, its windows overlapping by half.
 pub(crate) fn shorten(inputs: usize, outputs: usize, stride: usize, params: &Params) -> Result<Conv1d> {
     let config = Conv1dConfig { stride, padding: stride / 2, ..Default::default() };
@@ -73,20 +78,11 @@ pub(crate) struct ResidualBlock {
 impl ResidualBlock {
     fn new(channels: usize, dilation: usize, activation: Activation, params: &Params) -> Result<Self> {
         let dilated = Conv1dConfig { padding: dilation, dilation, ..Default::default() };
-        let zero = init::zeros();
         Ok(Self {
             activate1: Activate::new(activation, channels, &params.pp("activation1"))?,
             conv1: Conv1d::new(channels, channels, 3, dilated, true, &params.pp("conv1"))?,
             activate2: Activate::new(activation, channels, &params.pp("activation2"))?,
-            conv2: Conv1d::new_with(
-                channels,
-                channels,
-                3,
-                Conv1dConfig::same(3),
-                Some(zero),
-                zero,
-                &params.pp("conv2"),
-            )?,
+            conv2: silent_conv3(channels, channels, &params.pp("conv2"))?,
         })
     }
 

@@ -3,7 +3,7 @@ use lsgm_core::{Likelihood, Params, Result};
 use lsgm_nn::ops::{silu, softplus};
 use lsgm_nn::{Conv1d, ConvTranspose1d, Linear, init};
 
-use crate::blocks::{Activate, conv3, lengthen, lengthen_with};
+use crate::blocks::{Activate, lengthen, lengthen_with, silent_conv3};
 use crate::config::{LikelihoodConfig, WaveConfig};
 use crate::lapped::Lapped;
 use crate::mixture::LogisticMixture;
@@ -18,7 +18,7 @@ const LEAST_LOG_SCALE: f64 = -11.5;
 
 /// From the decoder's features `[B, C, L / stride]` of the first level to a distribution of the samples `[B, 1, L]`.
 pub(crate) struct Head {
-    /// The waveform, by its bands.
+    /// What the network adds to the bands of the waveform.
     bands: Conv1d,
     synthesis: Lapped,
     /// What else the distribution needs.
@@ -46,15 +46,16 @@ impl Head {
             },
         };
         Ok(Self {
-            bands: conv3(channels, stride, &params.pp("bands"))?,
+            bands: silent_conv3(channels, stride, &params.pp("bands"))?,
             synthesis: Lapped::new(stride, &params.pp("synthesis"))?,
             activate: Activate::new(config.activation, channels, &params.pp("activation"))?,
             shape,
         })
     }
 
-    pub(crate) fn forward(&self, h: &Tensor) -> Result<Box<dyn Likelihood>> {
-        let waveform = self.synthesis.synthesise(&self.bands.forward(h)?)?;
+    /// With the bands `[B, stride, L / stride]` that the latents say without the network.
+    pub(crate) fn forward(&self, h: &Tensor, bands: &Tensor) -> Result<Box<dyn Likelihood>> {
+        let waveform = self.synthesis.synthesise(&(self.bands.forward(h)? + bands)?)?;
         let features = self.activate.forward(h)?;
         match &self.shape {
             Shape::Mixture { parameters, components } => {

@@ -5,6 +5,7 @@
 
 mod blocks;
 mod config;
+mod direct;
 mod head;
 mod lapped;
 mod measures;

@@ -5,8 +5,9 @@ use lsgm_core::{
 };
 use lsgm_nn::{Conv1d, ConvTranspose1d};
 
-use crate::blocks::{Stack, conv3, lengthen, shorten};
+use crate::blocks::{Stack, conv3, lengthen, shorten, silent_conv3};
 use crate::config::WaveConfig;
+use crate::direct::{Direct, Way};
 use crate::head::Head;
 use crate::lapped::Lapped;
 use crate::spectral::StftDistance;
@@ -15,7 +16,7 @@ use crate::spectral::StftDistance;
 const CLAMP: f64 = 5.0;
 
 /// Where the logarithm of the posterior's standard deviation starts: narrow enough to see what the mean carries.
-const LOG_SIGMA: f64 = -1.5;
+const LOG_SIGMA: f64 = -3.0;
 
 /// What waveforms are multiplied with before the first layer: speech and music then have a standard deviation near 1.
 pub(crate) const GAIN: f64 = 5.0;
@@ -23,13 +24,16 @@ pub(crate) const GAIN: f64 = 5.0;
 /// A residual VAE on waveforms `[B, 1, L]`, with latents `[B, C, L / stride]`.
 ///
 /// A lapped transform leads to the first level and back; between the levels stand strided convolutions. No
-/// normalisation lies on the way through the skip connections, so that loudness passes.
+/// normalisation lies on the way through the skip connections, so that loudness passes. The networks add to a linear way
+/// from the transform to the latents and back ([`Direct`]), and add nothing at first: training starts from a codec.
 pub struct WaveVae {
     shape: LatentShape,
     analysis: Lapped,
     enter: Conv1d,
     encoder: Vec<EncoderLevel>,
     posterior: Conv1d,
+    to_latents: Direct,
+    to_bands: Direct,
     decoder_in: Conv1d,
     decoder: Vec<DecoderLevel>,
     head: Head,
@@ -58,6 +62,10 @@ impl WaveVae {
         let levels = config.strides.len();
         let (first, last) = (config.channels[0], config.channels[levels - 1]);
         let (enc, dec) = (params.pp("encoder"), params.pp("decoder"));
+        let direct = |way, params: &Params| {
+            let stride = config.stride() / config.strides[0];
+            Direct::new(way, config.latent_channels, config.strides[0], stride, &params.pp("direct"))
+        };
         Ok(Self {
             shape: LatentShape::line(config.latent_channels, samples / config.stride()),
             analysis: Lapped::new(config.strides[0], &enc.pp("analysis"))?,
@@ -65,7 +73,9 @@ impl WaveVae {
             encoder: (0..levels)
                 .map(|l| EncoderLevel::new(config, l, &enc.pp("levels").pp(l)))
                 .collect::<Result<_>>()?,
-            posterior: conv3(last, 2 * config.latent_channels, &enc.pp("posterior"))?,
+            posterior: silent_conv3(last, 2 * config.latent_channels, &enc.pp("posterior"))?,
+            to_latents: direct(Way::ToLatents, &enc)?,
+            to_bands: direct(Way::ToBands, &dec)?,
             decoder_in: conv3(config.latent_channels, last, &dec.pp("in"))?,
             decoder: (0..levels)
                 .rev()
@@ -123,7 +133,8 @@ impl Encoder for WaveVae {
         let h = self.encoder.iter().try_fold(self.enter.forward(&bands)?, |h, level| level.forward(h))?;
         let out = self.posterior.forward(&h)?;
         let channels = self.shape.channels;
-        let mu = soft_clamp(&out.narrow(1, 0, channels)?.contiguous()?, CLAMP)?;
+        let mu = (out.narrow(1, 0, channels)? + self.to_latents.to_latents(&bands)?)?;
+        let mu = soft_clamp(&mu, CLAMP)?;
         let log_sigma = (out.narrow(1, channels, channels)?.contiguous()? + LOG_SIGMA)?;
         Posterior::normal(mu, soft_clamp(&log_sigma, CLAMP)?, pass.rng)
     }
@@ -134,7 +145,7 @@ impl Decoder for WaveVae {
         self.shape.check("decoder", &z.prior)?;
         let h = self.decoder_in.forward(&z.prior)?;
         let h = self.decoder.iter().try_fold(h, |h, level| level.forward(h))?;
-        self.head.forward(&h)
+        self.head.forward(&h, &self.to_bands.to_bands(&z.prior)?)
     }
 }
 
@@ -206,6 +217,24 @@ mod tests {
                 let size = gradient.abs().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
                 assert!(size.is_finite() && size > 0.0, "{name}: {size}");
             }
+        }
+    }
+
+    /// With a latent for each band, an untrained model gives back the clip, but for the noise of its posterior.
+    #[test]
+    fn training_starts_from_a_codec() {
+        for (strides, channels) in [(vec![16], vec![8]), (vec![8, 2], vec![8, 8])] {
+            let config = WaveConfig { strides, channels, latent_channels: 16, ..WaveConfig::default() };
+            let store = ParamStore::new(DType::F32, &Device::Cpu, Rng::new(0));
+            let vae = WaveVae::new(&config, 256, &store.root()).unwrap();
+            let mut rng = Rng::new(1);
+            let x = (rng.normal_tensor((4, 1, 256), DType::F32, &Device::Cpu).unwrap() * 0.1).unwrap();
+            let mu = vae.encode(&x, &mut Pass::eval(&mut rng)).unwrap().groups.remove(0).mu;
+            let y = vae.decode(&mu.into(), &mut Pass::eval(&mut rng)).unwrap().mean().unwrap();
+            // Half a window at both ends is not undone.
+            let inner = |t: &Tensor| t.narrow(2, 16, 224).unwrap().sqr().unwrap().sum_all().unwrap();
+            let power = |t: &Tensor| inner(t).to_scalar::<f32>().unwrap();
+            assert!(power(&(&x - y).unwrap()) < 1e-3 * power(&x));
         }
     }
 

@@ -190,6 +190,9 @@ fn bad_input_is_an_error_that_names_op_and_shapes() {
     refuses(ops::squeeze_excite(&x, &zeros(&[2, 3]).to_dtype(DType::F64).unwrap()), &["squeeze_excite", "F64"]);
     refuses(ops::bernoulli_log_prob(&zeros(&[]), &zeros(&[])), &["bernoulli_log_prob", "[]"]);
     refuses(ops::attention(&x, &x, &zeros(&[2, 3, 5, 4]), 1.0), &["attention", "[2, 3, 5, 4]"]);
+    refuses(ops::self_attention(&zeros(&[2, 3, 10]), 2, 1.0, None), &["self_attention", "[2, 3, 10]", "2 heads"]);
+    refuses(ops::self_attention(&zeros(&[2, 3, 6]), 0, 1.0, None), &["self_attention", "0 heads"]);
+    refuses(ops::self_attention(&zeros(&[2, 3, 6]), 2, 1.0, Some(9.0)), &["self_attention", "1 channels"]);
     refuses(ops::upsample_nearest2d(&x, 0), &["upsample_nearest2d", "factor 0"]);
     refuses(ops::upsample_nearest2d(&x, usize::MAX), &["upsample_nearest2d", "too large"]);
     refuses(ops::avg_pool2d(&x, 2), &["avg_pool2d", "[2, 3, 5, 5]"]);

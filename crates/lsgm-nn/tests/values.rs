@@ -173,6 +173,22 @@ proptest! {
     }
 
     #[test]
+    fn self_attention((b, h, l, half) in (1..3usize, 1..4usize, 1..80usize, 1..9usize)) {
+        let (d, heads) = (2 * half, normal(1, (3, b, h, l, 2 * half)));
+        // [3, B, H, L, D] -> [B, L, 3, H, D]
+        let qkv = heads.permute((1, 3, 0, 2, 4)).unwrap().reshape((b, l, 3 * h * d)).unwrap();
+        let part = |i: usize, turned: bool| {
+            let x = heads.get(i).unwrap();
+            if turned { ops::rotary(&x, 50.0).unwrap() } else { x }
+        };
+        for turned in [false, true] {
+            let expected = plain::attention(&part(0, turned), &part(1, turned), &part(2, false), 0.3);
+            let expected = expected.transpose(1, 2).unwrap().reshape((b, l, h * d)).unwrap();
+            check(&expected, &[&qkv], |t| ops::self_attention(&t[0], h, 0.3, turned.then_some(50.0)).unwrap());
+        }
+    }
+
+    #[test]
     fn resolution((b, c, h, w, f) in (1..3usize, 1..4usize, 1..6usize, 1..6usize, 1..4usize)) {
         let small = normal(1, (b, c, h, w));
         let repeated: Vec<f64> = (0..b * c * h * f * w * f)

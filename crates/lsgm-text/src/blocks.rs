@@ -50,12 +50,16 @@ impl Block {
     fn attention(&self, x: &Tensor) -> Result<Tensor> {
         let (batch, length, width) = x.dims3()?;
         let size = width / self.heads;
-        // [B, L, 3, H, D] -> [3, B, H, L, D]
-        let qkv = self.qkv.forward(x)?.reshape((batch, length, 3, self.heads, size))?.permute((2, 0, 3, 1, 4))?;
-        let turn = |t: Tensor| if self.rotary { ops::rotary(&t, ROTARY_BASE) } else { Ok(t) };
-        let (q, k, v) = (turn(qkv.get(0)?)?, turn(qkv.get(1)?)?, qkv.get(2)?);
         let scale = 1.0 / (size as f64).sqrt();
-        let y = if self.causal { causal_attention(&q, &k, &v, scale)? } else { ops::attention(&q, &k, &v, scale)? };
+        let qkv = self.qkv.forward(x)?;
+        if !self.causal {
+            let base = self.rotary.then_some(ROTARY_BASE);
+            return self.out.forward(&ops::self_attention(&qkv, self.heads, scale, base)?);
+        }
+        // [B, L, 3, H, D] -> [3, B, H, L, D]
+        let qkv = qkv.reshape((batch, length, 3, self.heads, size))?.permute((2, 0, 3, 1, 4))?;
+        let turn = |t: Tensor| if self.rotary { ops::rotary(&t, ROTARY_BASE) } else { Ok(t) };
+        let y = causal_attention(&turn(qkv.get(0)?)?, &turn(qkv.get(1)?)?, &qkv.get(2)?, scale)?;
         self.out.forward(&y.transpose(1, 2)?.reshape((batch, length, width))?)
     }
 }

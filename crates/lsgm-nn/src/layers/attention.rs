@@ -49,14 +49,8 @@ impl MultiHeadAttention {
     /// # Errors
     /// Another number of dimensions or channels.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let (batch, length, channels) = x.dims3()?;
-        // [B, L, 3, H, D] -> [3, B, H, L, D]
-        let qkv = self.qkv.forward(x)?.reshape((batch, length, 3, self.heads, self.head_size))?;
-        let qkv = qkv.permute((2, 0, 3, 1, 4))?;
         let scale = 1.0 / (self.head_size as f64).sqrt();
-        let turned = |x: Tensor| self.rotary.map_or_else(|| Ok(x.clone()), |base| ops::rotary(&x, base));
-        let y = ops::attention(&turned(qkv.get(0)?)?, &turned(qkv.get(1)?)?, &qkv.get(2)?, scale)?;
-        self.out.forward(&y.transpose(1, 2)?.reshape((batch, length, channels))?)
+        self.out.forward(&ops::self_attention(&self.qkv.forward(x)?, self.heads, scale, self.rotary)?)
     }
 }
 

@@ -24,6 +24,7 @@ mod norm;
 mod resample;
 mod rotary;
 mod scale_gradient;
+mod self_attention;
 mod snake;
 mod softmax;
 mod spectral;
@@ -51,6 +52,7 @@ pub use norm::{Activation, batch_norm_eval, batch_norm_train, group_norm, layer_
 pub use resample::{avg_pool1d, avg_pool2d, global_avg_pool, squeeze_excite, upsample_nearest1d, upsample_nearest2d};
 pub use rotary::rotary;
 pub use scale_gradient::scale_gradient;
+pub use self_attention::self_attention;
 pub use snake::snake;
 pub use softmax::{log_softmax, softmax};
 pub use spectral::spectral_norm;

@@ -21,16 +21,15 @@ pub fn rotary(x: &Tensor, base: f64) -> Result<Tensor> {
     if !width.is_multiple_of(2) {
         return Err(fault("rotary", format!("input {:?} has no halves in its last dimension", x.dims())));
     }
-    let half = width / 2;
-    let angles = (0..length).flat_map(|l| (0..half).map(move |i| l as f64 * base.powf(-(i as f64) / half as f64)));
-    let (sines, cosines): (Vec<f64>, Vec<f64>) = angles.map(f64::sin_cos).unzip();
+    let rotary = Rotary::new(length, width, base);
     if !has_kernel(x) {
-        return composed::rotary(x, sines, cosines);
+        return composed::rotary(x, rotary.sines, rotary.cosines);
     }
-    apply1(Rotary { width, sines, cosines }, [x])
+    apply1(rotary, [x])
 }
 
-struct Rotary {
+/// The angles of sequences of one length and width.
+pub(super) struct Rotary {
     width: usize,
     /// Of each position and pair.
     sines: Vec<f64>,
@@ -38,8 +37,16 @@ struct Rotary {
 }
 
 impl Rotary {
+    /// For `[.., length, width]`, an even width.
+    pub(super) fn new(length: usize, width: usize, base: f64) -> Self {
+        let half = width / 2;
+        let angles = (0..length).flat_map(|l| (0..half).map(move |i| l as f64 * base.powf(-(i as f64) / half as f64)));
+        let (sines, cosines) = angles.map(f64::sin_cos).unzip();
+        Self { width, sines, cosines }
+    }
+
     /// Turn forth, or back for a `sign` of −1.
-    fn turn<T: Float>(&self, x: &[T], sign: f64) -> Vec<T> {
+    pub(super) fn turn<T: Float>(&self, x: &[T], sign: f64) -> Vec<T> {
         let (half, sequence) = (self.width / 2, 2 * self.sines.len());
         let sines: Vec<T> = self.sines.iter().map(|s| T::of(sign * s)).collect();
         let cosines: Vec<T> = self.cosines.iter().map(|c| T::of(*c)).collect();

@@ -60,6 +60,9 @@ fn layouts() -> Vec<Case> {
             let heads = t[0].transpose(1, 2)?;
             ops::attention(&heads, &heads, &heads, 0.5)
         }),
+        case("self_attention of a transposed tensor", vec![normal(1, (12, 5, 2))], |t| {
+            ops::self_attention(&t[0].transpose(0, 2)?, 2, 0.5, None)
+        }),
         case("a product of an activation with itself", vec![plane()], |t| {
             Ok((ops::silu(&t[0])? * ops::gelu(&t[0].transpose(1, 3)?)?.transpose(1, 3)?)?)
         }),
@@ -223,6 +226,12 @@ pub(crate) fn attention(sizes: &[(usize, usize, usize)]) -> Vec<Case> {
         .collect();
     let same = vec![normal(4, (1, 2, 6, 4))];
     all.push(case("attention of one tensor", same, |t| ops::attention(&t[0], &t[0], &t[0], 0.5)));
+    for (batch, length, dim) in [(1, 1, 2), (2, 7, 4), (1, 70, 6)] {
+        let qkv = || vec![normal(5, (batch, length, 3 * 3 * dim))];
+        all.push(case(format!("self_attention {length} {dim}"), qkv(), |t| ops::self_attention(&t[0], 3, 0.4, None)));
+        let name = format!("self_attention {length} {dim}, turned");
+        all.push(case(name, qkv(), |t| ops::self_attention(&t[0], 3, 0.4, Some(100.0))));
+    }
     all
 }
 
