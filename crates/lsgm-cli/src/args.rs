@@ -165,6 +165,10 @@ pub(crate) struct SolverChoice {
     /// Standard deviation of the noise that sampling starts from, in place of sample.temperature
     #[arg(long, value_name = "T")]
     pub(crate) temperature: Option<f64>,
+
+    /// How often what a latent's context says counts (prior.network.kind = "mixture"), in place of sample.guidance
+    #[arg(long, value_name = "X")]
+    pub(crate) guidance: Option<f64>,
 }
 
 #[derive(Debug, Args)]

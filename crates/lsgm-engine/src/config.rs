@@ -4,7 +4,7 @@ use lsgm_core::{Error, Result};
 use lsgm_nn::Precision;
 use lsgm_nn::optim::{OptimizerConfig, OptimizerKind};
 use lsgm_prior::solvers::{Grid, Solver, SolverConfig};
-use lsgm_prior::{OdeOptions, Sde, Trace, Weighting};
+use lsgm_prior::{OdeOptions, PriorConfig, Sde, Trace, Weighting};
 use serde::{Deserialize, Serialize};
 
 use crate::budget::{Budget, seconds};
@@ -238,6 +238,10 @@ pub struct SampleConfig {
     pub snr: f64,
     /// Standard deviation of the Normal at t = 1 from which sampling starts.
     pub temperature: f64,
+    /// How often what a latent's context says counts. 1 is the model itself; more, such as 4, makes parts of a sample agree
+    /// with each other at the price of variety. For `prior.network.kind = "mixture"`; bounds know nothing of it, nor do
+    /// reconstructions and interpolations.
+    pub guidance: f64,
     /// Show the mean of p(x | z); otherwise a draw from it.
     pub mean: bool,
     /// Items that go through the solver together.
@@ -247,7 +251,7 @@ pub struct SampleConfig {
 impl Default for SampleConfig {
     fn default() -> Self {
         let SolverConfig { solver, steps, grid, tolerance, snr, .. } = SolverConfig::default();
-        Self { solver, tolerance, steps, grid, snr, temperature: 1.0, mean: true, batch_size: 100 }
+        Self { solver, tolerance, steps, grid, snr, temperature: 1.0, guidance: 1.0, mean: true, batch_size: 100 }
     }
 }
 
@@ -526,7 +530,20 @@ impl SampleConfig {
     pub fn validate(&self) -> Result<()> {
         at_least("sample.batch_size", self.batch_size, 1)?;
         self.solver().validate("sample")?;
-        not_negative("sample.temperature", self.temperature)
+        not_negative("sample.temperature", self.temperature)?;
+        not_negative("sample.guidance", self.guidance)
+    }
+
+    /// Check the values that depend on the prior.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for guidance of a score network that has none.
+    pub fn validate_with(&self, prior: &PriorConfig) -> Result<()> {
+        if self.guidance != 1.0 && !prior.network.has_guidance() {
+            let message = "this prior.network has no guidance: leave it at 1, or choose kind = \"mixture\"";
+            return Err(Error::config("sample.guidance", message));
+        }
+        Ok(())
     }
 }
 

@@ -31,11 +31,12 @@ pub fn sample(
     progress: &mut dyn FnMut(f64),
 ) -> Result<Samples> {
     let clock = Instant::now();
+    let prior = model.prior.guided(config.guidance);
     let (mut items, mut latents, mut nfe) = (Vec::new(), Vec::new(), 0.0);
     for start in (0..count).step_by(config.batch_size.max(1)) {
         let size = config.batch_size.min(count - start);
         let z1 = model.prior.sample_base(size, config.temperature, DType::F32, device, rng)?;
-        let (z0, evaluations) = solvers::sample(&model.prior, &z1, &config.solver(), rng, &mut |_| Ok(()))?;
+        let (z0, evaluations) = solvers::sample(&prior, &z1, &config.solver(), rng, &mut |_| Ok(()))?;
         items.push(decode(model, z0.clone().into(), config, rng)?);
         latents.push(z0);
         nfe += evaluations as f64 * size as f64;
@@ -65,7 +66,8 @@ pub fn film(
     let clock = Instant::now();
     let z1 = model.prior.sample_base(count, config.temperature, DType::F32, device, rng)?;
     let mut moments = vec![z1.clone()];
-    let (z0, nfe) = solvers::sample(&model.prior, &z1, &config.solver(), rng, &mut |step| {
+    let prior = model.prior.guided(config.guidance);
+    let (z0, nfe) = solvers::sample(&prior, &z1, &config.solver(), rng, &mut |step| {
         moments.push(step.z.to_dtype(DType::F32)?);
         Ok(())
     })?;

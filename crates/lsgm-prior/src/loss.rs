@@ -94,9 +94,15 @@ impl Prior {
     /// # Errors
     /// As [`Prior::cross_entropy`].
     pub fn objective(&self, latents: impl Into<LatentNormal>, times: &Times, pass: &mut Pass<'_>) -> Result<Tensor> {
-        let diffused = self.diffuse(&latents.into(), times, pass)?;
-        let error = self.error(&diffused, times, pass)?;
-        Ok((&error * column(&times.weight, &error)?)?)
+        let latents = latents.into();
+        let diffused = self.diffuse(&latents, times, pass)?;
+        let (epsilon, loss) = self.estimate(&diffused.z_t, &times.t, Some(&latents.mean), pass)?;
+        let error = sum_per_item(&(&diffused.noise - epsilon)?.sqr()?)?;
+        let objective = (&error * column(&times.weight, &error)?)?;
+        Ok(match loss {
+            Some(loss) => (objective + loss)?,
+            None => objective,
+        })
     }
 
     /// **Algorithm 2**: un- or reweighted objective for the prior, likelihood weighting for the encoder, from one sample of

@@ -1,4 +1,5 @@
 use std::f64::consts::PI;
+use std::sync::Arc;
 
 use candle_core::{D, DType, Device, Tensor, Var};
 use lsgm_core::{Error, LatentShape, Params, Pass, Result, Rng};
@@ -11,6 +12,7 @@ use crate::{MixedScore, Prediction, PriorConfig, Sde, Times, Weighting};
 ///
 /// Built on frozen parameters ([`lsgm_core::ParamStore::frozen_root`]) no gradient reaches or is computed for them;
 /// that is what sampling, ODE likelihoods and the encoder's half of algorithm 3 want.
+#[derive(Clone)]
 pub struct Prior {
     sde: Sde,
     shape: LatentShape,
@@ -18,8 +20,20 @@ pub struct Prior {
     mixed: Option<MixedScore>,
     active: Option<Var>,
     prediction: Prediction,
-    network: Box<dyn ScoreNetwork>,
+    network: Arc<dyn ScoreNetwork>,
     baseline: NormalBaseline,
+}
+
+/// A score network with a strength of guidance.
+struct Guided {
+    network: Arc<dyn ScoreNetwork>,
+    strength: f64,
+}
+
+impl ScoreNetwork for Guided {
+    fn forward(&self, z_t: &Tensor, t: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
+        self.network.guided(z_t, t, self.strength, pass)
+    }
 }
 
 impl std::fmt::Debug for Prior {
@@ -40,7 +54,7 @@ impl Prior {
         let active =
             config.mask_inactive.then(|| params.buffer("active_channels", shape.channel_dims(), 1.0)).transpose()?;
         let sde = Sde::new(&config.sde)?;
-        let network = config.network.build(shape, &sde, &params.pp("network"))?;
+        let network = config.network.build(shape, &sde, &params.pp("network"))?.into();
         let baseline = NormalBaseline::new(&sde, &shape, config.t_eps)?;
         Ok(Self { sde, shape, t_eps: config.t_eps, mixed, active, prediction: config.prediction, network, baseline })
     }
@@ -58,7 +72,18 @@ impl Prior {
     ) -> Result<Self> {
         sde.check_t_eps("prior.t_eps", t_eps)?;
         let baseline = NormalBaseline::new(&sde, &shape, t_eps)?;
-        Ok(Self { sde, shape, t_eps, mixed, active: None, prediction: Prediction::Noise, network, baseline })
+        let (active, prediction, network) = (None, Prediction::Noise, network.into());
+        Ok(Self { sde, shape, t_eps, mixed, active, prediction, network, baseline })
+    }
+
+    /// The same prior for samples whose latents agree with each other more than they do under the prior itself, for a
+    /// `strength` above 1 ([`ScoreNetwork::guided`]). It is no density of anything: bounds are those of the prior itself.
+    pub fn guided(&self, strength: f64) -> Self {
+        if strength == 1.0 {
+            return self.clone();
+        }
+        let network = Arc::new(Guided { network: self.network.clone(), strength });
+        Self { network, ..self.clone() }
     }
 
     /// The SDE.
@@ -134,13 +159,27 @@ impl Prior {
 
     /// [`Prior::epsilon`] for times in full precision, one per item.
     pub fn epsilon_at(&self, z_t: &Tensor, t: &[f64], pass: &mut Pass<'_>) -> Result<Tensor> {
+        Ok(self.estimate(z_t, t, None, pass)?.0)
+    }
+
+    /// [`Prior::epsilon_at`], and the loss `[B]` that the network adds to the objective where it is shown the latents `z_0`.
+    pub(crate) fn estimate(
+        &self,
+        z_t: &Tensor,
+        t: &[f64],
+        z_0: Option<&Tensor>,
+        pass: &mut Pass<'_>,
+    ) -> Result<(Tensor, Option<Tensor>)> {
         self.shape.check("prior", z_t)?;
         let times = Tensor::new(t, &Device::Cpu)?.to_dtype(z_t.dtype())?.to_device(z_t.device())?;
         let visible = match &self.active {
             Some(active) => z_t.broadcast_mul(active.as_tensor())?,
             None => z_t.clone(),
         };
-        let output = self.network.forward(&visible, &times, pass)?;
+        let (output, loss) = match z_0 {
+            Some(z_0) => self.network.forward_to(&visible, &times, z_0, pass)?,
+            None => (self.network.forward(&visible, &times, pass)?, None),
+        };
         self.shape.check("score network", &output)?;
         let normal = self.per_item(t, |t| self.sde.mixing_coefficient(t), z_t)?.broadcast_mul(z_t)?;
         let epsilon = match self.prediction {
@@ -149,8 +188,8 @@ impl Prior {
                 (&normal + output.broadcast_mul(&self.per_item(t, |t| self.sde.sigma(t), z_t)?)?)?
             }
         };
-        let Some(alpha) = self.mixing_weights()? else { return Ok(epsilon) };
-        Ok((&normal + (epsilon - &normal)?.broadcast_mul(&alpha)?)?)
+        let Some(alpha) = self.mixing_weights()? else { return Ok((epsilon, loss)) };
+        Ok(((&normal + (epsilon - &normal)?.broadcast_mul(&alpha)?)?, loss))
     }
 
     /// [`Prior::epsilon`] with one time for the whole batch.

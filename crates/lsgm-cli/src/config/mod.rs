@@ -72,6 +72,7 @@ impl Config {
     fn validate(&self) -> lsgm_core::Result<()> {
         self.train.validate()?;
         self.sample.validate()?;
+        self.sample.validate_with(&self.prior)?;
         self.evaluate.validate()
     }
 

@@ -1,7 +1,7 @@
 //! Score networks: one trait, one file per network, one tagged enum that names each of them once.
 
 use candle_core::Tensor;
-use lsgm_core::{LatentShape, Params, Pass, Result, Rng};
+use lsgm_core::{Error, LatentShape, Params, Pass, Result, Rng};
 use serde::{Deserialize, Serialize};
 
 use crate::Sde;
@@ -61,6 +61,27 @@ pub trait ScoreNetwork: Send + Sync {
     /// same device. Noise such as dropout comes from `pass.rng`.
     fn forward(&self, z_t: &Tensor, t: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor>;
 
+    /// [`ScoreNetwork::forward`], and a loss `[B]` of its own that goes to the objective of the prior, for a network that can
+    /// learn more from the latents `z_0` that were diffused than the noise in them.
+    fn forward_to(
+        &self,
+        z_t: &Tensor,
+        t: &Tensor,
+        _z_0: &Tensor,
+        pass: &mut Pass<'_>,
+    ) -> Result<(Tensor, Option<Tensor>)> {
+        Ok((self.forward(z_t, t, pass)?, None))
+    }
+
+    /// [`ScoreNetwork::forward`] with what the network knows from the context of a latent counted `strength` times, for
+    /// sampling: latents agree with each other more, and differ less from sample to sample.
+    ///
+    /// # Errors
+    /// By default: the network does not tell context from the rest.
+    fn guided(&self, _z_t: &Tensor, _t: &Tensor, _strength: f64, _pass: &mut Pass<'_>) -> Result<Tensor> {
+        Err(Error::contract("score network", "it has no guidance: leave sample.guidance at 1"))
+    }
+
     /// Whether [`ScoreNetwork::fit`] does anything.
     fn fits(&self) -> bool {
         false
@@ -106,6 +127,11 @@ impl NetworkConfig {
             Self::Transformer(config) => config.validate(key, shape),
             Self::Mixture(config) => config.validate(key, shape),
         }
+    }
+
+    /// Whether the network can be guided ([`ScoreNetwork::guided`]).
+    pub fn has_guidance(&self) -> bool {
+        matches!(self, Self::Mixture(_))
     }
 
     /// Build the network for latents that `sde` diffuses, with parameters from `params`.

@@ -1,7 +1,7 @@
 use candle_core::Tensor;
-use lsgm_core::{Error, LatentShape, Params, Pass, Result};
+use lsgm_core::{Error, LatentShape, Params, Pass, Result, Spatial};
 use lsgm_nn::ops::{Activation, silu};
-use lsgm_nn::{Conv2d, GroupNorm, Linear, SelfAttention2d, TimeEmbedding};
+use lsgm_nn::{Conv2d, GroupNorm, Linear, SelfAttention2d, TimeEmbedding, init};
 use serde::{Deserialize, Serialize};
 
 use super::ScoreNetwork;
@@ -31,6 +31,9 @@ pub struct UnetConfig {
     pub embedding_scale: f64,
     /// How residual blocks take the time in.
     pub conditioning: Conditioning,
+    /// Rows that the channels of latents `[B, C, L]` are laid out over, neighbours together; they must divide `C`. With
+    /// more than 1 the network moves along the channels as it does along the line: for channels that are frequencies.
+    pub rows: usize,
 }
 
 impl Default for UnetConfig {
@@ -45,6 +48,7 @@ impl Default for UnetConfig {
             embedding: 256,
             embedding_scale: 1000.0,
             conditioning: Conditioning::Additive,
+            rows: 1,
         }
     }
 }
@@ -61,7 +65,13 @@ impl UnetConfig {
         if levels == 0 || self.channel_multipliers.contains(&0) {
             return refuse("channel_multipliers", "give one positive multiple per level, such as [1, 2]".into());
         }
-        let smallest = (1..levels).fold(Plane::new(shape), |plane, _| plane.half());
+        if self.rows == 0 || !shape.channels.is_multiple_of(self.rows) {
+            return refuse("rows", format!("{} rows do not divide {} channels", self.rows, shape.channels));
+        }
+        if self.rows > 1 && matches!(shape.spatial, Spatial::Plane(..)) {
+            return refuse("rows", format!("the latent {:?} has rows already: leave it at 1", shape.spatial));
+        }
+        let smallest = (1..levels).fold(Plane::new(&self.laid_out(shape)), |plane, _| plane.half());
         if levels > 1 && smallest.shortest() < 2 {
             let message = format!("{levels} levels halve the latent {:?} below 2 positions: use fewer", shape.spatial);
             return refuse("channel_multipliers", message);
@@ -95,6 +105,14 @@ impl UnetConfig {
         Ok(())
     }
 
+    /// The shape that the network sees.
+    fn laid_out(&self, shape: &LatentShape) -> LatentShape {
+        match shape.spatial {
+            Spatial::Line(length) if self.rows > 1 => LatentShape::plane(shape.channels / self.rows, self.rows, length),
+            _ => *shape,
+        }
+    }
+
     fn width(&self, level: usize) -> usize {
         self.channels * self.channel_multipliers.get(level).copied().unwrap_or(1)
     }
@@ -104,6 +122,8 @@ impl UnetConfig {
 #[derive(Debug)]
 pub struct Unet {
     plane: Plane,
+    /// What is added to each row of channels laid out over rows, `[C, rows, 1]`.
+    rows: Option<Tensor>,
     features: TimeEmbedding,
     time1: Linear,
     time2: Linear,
@@ -126,6 +146,8 @@ struct Level {
 impl Unet {
     /// Build the network; `config` is taken to be valid.
     pub fn new(config: &UnetConfig, shape: LatentShape, params: &Params) -> Result<Self> {
+        let rows = (config.rows > 1).then(|| params.get("rows", (config.channels, config.rows, 1), init::zeros()));
+        let shape = config.laid_out(&shape);
         let plane = Plane::new(&shape);
         let build = Builder { config, plane, params };
         let (down, skips) = build.down()?;
@@ -135,6 +157,7 @@ impl Unet {
         };
         Ok(Self {
             plane,
+            rows: rows.transpose()?,
             features: TimeEmbedding { scale: config.embedding_scale, ..TimeEmbedding::new(config.channels) },
             time1: Linear::new(config.channels, config.embedding, true, &params.pp("time1"))?,
             time2: Linear::new(config.embedding, config.embedding, true, &params.pp("time2"))?,
@@ -156,8 +179,22 @@ impl Unet {
 
 impl ScoreNetwork for Unet {
     fn forward(&self, z_t: &Tensor, t: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
+        let Some(rows) = &self.rows else {
+            let x = self.enter.forward(&self.plane.enter(z_t)?)?;
+            return self.plane.leave(&self.score(x, t, pass)?);
+        };
+        // Channels `row · k + i` to channel `i` of the row, and back.
+        let (height, length) = self.plane.size;
+        let laid_out = z_t.reshape(((), height, z_t.dim(1)? / height, length))?.transpose(1, 2)?.contiguous()?;
+        let x = self.enter.forward(&laid_out)?.broadcast_add(rows)?;
+        Ok(self.score(x, t, pass)?.transpose(1, 2)?.reshape(z_t.shape())?)
+    }
+}
+
+impl Unet {
+    /// From the first convolution's output to the last one's.
+    fn score(&self, mut x: Tensor, t: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
         let embedding = self.embed(t)?;
-        let mut x = self.enter.forward(&self.plane.enter(z_t)?)?;
         let mut skips = vec![x.clone()];
         for level in &self.down {
             for block in &level.blocks {
@@ -184,7 +221,7 @@ impl ScoreNetwork for Unet {
                 x = apply(block, &Tensor::cat(&[&x, &skip], 1)?, &embedding, pass)?;
             }
         }
-        self.plane.leave(&self.leave.forward(&self.norm.forward(&x)?)?)
+        self.leave.forward(&self.norm.forward(&x)?)
     }
 }
 
@@ -285,5 +322,60 @@ impl Builder<'_> {
             levels.push(Level { plane: self.plane_at(level), blocks, resample });
         }
         Ok(levels)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::{DType, Device};
+    use lsgm_core::{ParamStore, Rng};
+
+    /// What moves by a row in the channels moves by a row in the score.
+    #[test]
+    fn a_network_over_rows_moves_along_the_channels() {
+        let config =
+            UnetConfig { channels: 4, channel_multipliers: vec![1], attention: vec![], rows: 40, ..Default::default() };
+        let shape = LatentShape::line(80, 2);
+        config.validate("prior.network", &shape).unwrap();
+        let store = ParamStore::new(DType::F64, &Device::Cpu, Rng::new(0));
+        let network = Unet::new(&config, shape, &store.root()).unwrap();
+        let mut rng = Rng::new(1);
+        for (name, var) in store.vars() {
+            if name != "rows" {
+                let noise = rng.normal_tensor(var.shape().clone(), DType::F64, &Device::Cpu).unwrap();
+                var.set(&(var.as_tensor() + (noise * 0.1).unwrap()).unwrap()).unwrap();
+            }
+        }
+        // Two rows of two channels each in the middle, the second time one row further.
+        let middle = rng.normal_tensor((1, 4, 2), DType::F64, &Device::Cpu).unwrap();
+        let mut score = |first: usize| {
+            let z = middle.pad_with_zeros(1, first, 76 - first).unwrap();
+            let t = Tensor::new(&[0.4], &Device::Cpu).unwrap();
+            network.forward(&z, &t, &mut Pass::eval(&mut rng)).unwrap()
+        };
+        let (here, further) = (score(36), score(38));
+        assert_eq!(here.dims(), [1, 80, 2]);
+        let part = |x: &Tensor, first: usize| {
+            x.narrow(1, first, 24).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap()
+        };
+        let (a, b) = (part(&here, 28), part(&further, 30));
+        assert!(a.iter().any(|v| v.abs() > 1e-3));
+        assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 1e-9));
+        assert!(part(&here, 30).iter().zip(&b).any(|(a, b)| (a - b).abs() > 1e-3));
+    }
+
+    #[test]
+    fn rows_must_divide_the_channels_of_a_line() {
+        let refused = |rows: usize, shape: LatentShape| {
+            UnetConfig { rows, ..Default::default() }.validate("prior.network", &shape).unwrap_err().to_string()
+        };
+        for message in [
+            refused(0, LatentShape::line(8, 8)),
+            refused(3, LatentShape::line(8, 8)),
+            refused(2, LatentShape::plane(8, 8, 8)),
+        ] {
+            assert!(message.contains("prior.network.rows"), "{message}");
+        }
     }
 }
