@@ -166,9 +166,9 @@ pub(crate) struct SolverChoice {
     #[arg(long, value_name = "T")]
     pub(crate) temperature: Option<f64>,
 
-    /// How often what a latent's context says counts (prior.network.kind = "mixture"), in place of sample.guidance
+    /// How often what a latent's context says counts (prior.network.kind = "mixture"), in place of sample.context
     #[arg(long, value_name = "X")]
-    pub(crate) guidance: Option<f64>,
+    pub(crate) context: Option<f64>,
 }
 
 #[derive(Debug, Args)]

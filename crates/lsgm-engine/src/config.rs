@@ -241,7 +241,7 @@ pub struct SampleConfig {
     /// How often what a latent's context says counts. 1 is the model itself; more, such as 4, makes parts of a sample agree
     /// with each other at the price of variety. For `prior.network.kind = "mixture"`; bounds know nothing of it, nor do
     /// reconstructions and interpolations.
-    pub guidance: f64,
+    pub context: f64,
     /// Show the mean of p(x | z); otherwise a draw from it.
     pub mean: bool,
     /// Items that go through the solver together.
@@ -251,7 +251,7 @@ pub struct SampleConfig {
 impl Default for SampleConfig {
     fn default() -> Self {
         let SolverConfig { solver, steps, grid, tolerance, snr, .. } = SolverConfig::default();
-        Self { solver, tolerance, steps, grid, snr, temperature: 1.0, guidance: 1.0, mean: true, batch_size: 100 }
+        Self { solver, tolerance, steps, grid, snr, temperature: 1.0, context: 1.0, mean: true, batch_size: 100 }
     }
 }
 
@@ -531,17 +531,17 @@ impl SampleConfig {
         at_least("sample.batch_size", self.batch_size, 1)?;
         self.solver().validate("sample")?;
         not_negative("sample.temperature", self.temperature)?;
-        not_negative("sample.guidance", self.guidance)
+        not_negative("sample.context", self.context)
     }
 
     /// Check the values that depend on the prior.
     ///
     /// # Errors
-    /// [`Error::Config`] for guidance of a score network that has none.
+    /// [`Error::Config`] for a weight of the context where the score network does not tell it from the rest.
     pub fn validate_with(&self, prior: &PriorConfig) -> Result<()> {
-        if self.guidance != 1.0 && !prior.network.has_guidance() {
-            let message = "this prior.network has no guidance: leave it at 1, or choose kind = \"mixture\"";
-            return Err(Error::config("sample.guidance", message));
+        if self.context != 1.0 && !prior.network.has_guidance() {
+            let message = "this prior.network does not tell the context from the rest: leave it at 1, or choose kind = \"mixture\"";
+            return Err(Error::config("sample.context", message));
         }
         Ok(())
     }

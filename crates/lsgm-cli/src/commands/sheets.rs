@@ -38,7 +38,7 @@ pub(super) fn solver_overrides(choice: &SolverChoice) -> Vec<Override> {
         Override::optional("sample.grid", "--grid", choice.grid.clone()),
         Override::optional("sample.tolerance", "--tol", choice.tol),
         Override::optional("sample.temperature", "--temperature", choice.temperature),
-        Override::optional("sample.guidance", "--guidance", choice.guidance),
+        Override::optional("sample.context", "--context", choice.context),
     ];
     overrides.into_iter().flatten().collect()
 }

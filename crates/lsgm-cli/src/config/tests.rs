@@ -99,6 +99,9 @@ fn values_out_of_range_are_told_with_their_place() {
     assert!(message.starts_with("configs/x.toml:5: config key `train.vae.time_budget`: "), "{message}");
     let message = refused(&MINIMAL.replace("steps = 5", ""));
     assert!(message.starts_with("configs/x.toml:4: config key `train.vae`: give exactly one of"), "{message}");
+    let message = refused(&format!("{MINIMAL}[sample]\ncontext = 4\n"));
+    assert!(message.starts_with("configs/x.toml:9: config key `sample.context`: "), "{message}");
+    resolve(&format!("{MINIMAL}[sample]\ncontext = 4\n[prior.network]\nkind = 'mixture'\n")).unwrap();
 }
 
 #[test]

@@ -26,7 +26,7 @@ pub(crate) trait Float: WithDType + super::Vectors {
     /// `ln(1 + u)` for `u` in [0, 1].
     fn ln_1p_unit<I: super::Isa>(self) -> Self;
     fn ln(self) -> Self;
-    fn erf(self) -> Self;
+    fn erf<I: super::Isa>(self) -> Self;
     /// The elements of a storage of this type.
     fn slice_mut(storage: &mut CpuStorage) -> candle_core::Result<&mut [Self]>;
 }
@@ -90,9 +90,27 @@ impl Float for f32 {
     fn ln(self) -> Self {
         f32::ln(self)
     }
+    /// `x · p(x²) / q(x²)` up to 4, from where on it is 1: our fit, within 6.5e-8 of the exact value before rounding.
     #[inline(always)]
-    fn erf(self) -> Self {
-        candle_core::cpu::erf::erf_f32(self)
+    fn erf<I: super::Isa>(self) -> Self {
+        const P: [f32; 7] = [
+            std::f32::consts::FRAC_2_SQRT_PI,
+            0.207_123_55,
+            0.051_524_658,
+            3.990_506_3e-3,
+            1.472_854e-4,
+            -1.942_320_8e-6,
+            1.911_123_2e-8,
+        ];
+        const Q: [f32; 5] = [1.0, 0.516_889_7, 0.117_970_04, 0.014_957_929, 1.021_098_5e-3];
+        // Comparisons, not `clamp`, keep NaN.
+        let x = if self > 4.0 { 4.0 } else { self };
+        let x = if x < -4.0 { -4.0 } else { x };
+        let square = x * x;
+        let polynomial = |c: &[f32]| c.iter().rev().fold(0.0, |sum, c| I::fma(sum, square, *c));
+        let y = x * polynomial(&P) / polynomial(&Q);
+        let y = if y > 1.0 { 1.0 } else { y };
+        if y < -1.0 { -1.0 } else { y }
     }
     fn slice_mut(storage: &mut CpuStorage) -> candle_core::Result<&mut [Self]> {
         match storage {
@@ -135,7 +153,7 @@ impl Float for f64 {
         f64::ln(self)
     }
     #[inline(always)]
-    fn erf(self) -> Self {
+    fn erf<I: super::Isa>(self) -> Self {
         candle_core::cpu::erf::erf_f64(self)
     }
     fn slice_mut(storage: &mut CpuStorage) -> candle_core::Result<&mut [Self]> {
@@ -181,6 +199,21 @@ mod tests {
         assert_eq!(Float::exp::<Fused>(f32::NEG_INFINITY), 0.0);
         assert_eq!(Float::exp::<Fused>(f32::INFINITY), f32::INFINITY);
         assert!(Float::is_nan(Float::exp::<Fused>(f32::NAN)));
+    }
+
+    #[test]
+    fn erf_is_within_a_few_ulp_and_keeps_nan_and_infinity() {
+        for i in -6_000..=6_000 {
+            let x = i as f32 * 1e-3;
+            for y in [Float::erf::<Fused>(x), Float::erf::<Plain>(x)] {
+                let exact = candle_core::cpu::erf::erf_f64(f64::from(x));
+                assert!((f64::from(y) - exact).abs() <= 5e-7 * exact.abs(), "{x}: {y} against {exact}");
+            }
+        }
+        for x in [f32::INFINITY, f32::NEG_INFINITY] {
+            assert_eq!(Float::erf::<Fused>(x), x.signum());
+        }
+        assert!(Float::is_nan(Float::erf::<Fused>(f32::NAN)));
     }
 
     #[test]

@@ -30,8 +30,8 @@ pub(crate) fn softplus<I: Isa, T: Float>(x: T) -> T {
 
 /// The standard Normal distribution function.
 #[inline(always)]
-fn normal_cdf<T: Float>(x: T) -> T {
-    T::of(0.5) * (T::ONE + (x * T::of(std::f64::consts::FRAC_1_SQRT_2)).erf())
+fn normal_cdf<I: Isa, T: Float>(x: T) -> T {
+    T::of(0.5) * (T::ONE + (x * T::of(std::f64::consts::FRAC_1_SQRT_2)).erf::<I>())
 }
 
 /// `exp(x) - 1` for `x <= 0`; near zero the difference would lose its digits.
@@ -53,7 +53,7 @@ fn value_body<I: Isa, T: Float>(function: Function, x: &[T], y: &mut [T]) {
     match function {
         Function::Relu => map::<I, T>(x, y, |x| if x < T::ZERO { T::ZERO } else { x }),
         Function::Silu => map::<I, T>(x, y, |x| x * sigmoid::<I, T>(x)),
-        Function::Gelu => map::<I, T>(x, y, |x| x * normal_cdf(x)),
+        Function::Gelu => map::<I, T>(x, y, |x| x * normal_cdf::<I, T>(x)),
         Function::Elu => map::<I, T>(x, y, |x| if x > T::ZERO { x } else { exp_m1::<I, T>(x) }),
         Function::Softplus => map::<I, T>(x, y, softplus::<I, T>),
         Function::Sigmoid => map::<I, T>(x, y, sigmoid::<I, T>),
@@ -89,7 +89,7 @@ fn gradient_body<I: Isa, T: Float>(function: Function, x: &[T], gy: &[T], dx: &m
         Function::Silu => chain::<I, T>(x, gy, dx, silu_derivative::<I, T>),
         Function::Gelu => chain::<I, T>(x, gy, dx, |x| {
             let density = (x * x * T::of(-0.5)).exp::<I>() * T::of(0.398_942_280_401_432_7);
-            normal_cdf(x) + x * density
+            normal_cdf::<I, T>(x) + x * density
         }),
         Function::Elu => chain::<I, T>(x, gy, dx, |x| if x > T::ZERO { T::ONE } else { x.exp::<I>() }),
         Function::Softplus => chain::<I, T>(x, gy, dx, sigmoid::<I, T>),

@@ -317,7 +317,9 @@ mod tests {
             .map(|b| {
                 let of_token = |l: usize| {
                     let density = |k: usize| -> f64 {
-                        (0..2).map(|d| -0.5 * ((z[b][d][l] - means[k][d]).powi(2) / widths[k][d] + widths[k][d].ln())).sum()
+                        (0..2)
+                            .map(|d| -0.5 * ((z[b][d][l] - means[k][d]).powi(2) / widths[k][d] + widths[k][d].ln()))
+                            .sum()
                     };
                     let (target, told) = (softmax((0..5).map(density).collect()), softmax(logits[b][l].clone()));
                     -target.iter().zip(told).map(|(r, p)| r * p.ln()).sum::<f64>()

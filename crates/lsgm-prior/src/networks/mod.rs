@@ -79,7 +79,7 @@ pub trait ScoreNetwork: Send + Sync {
     /// # Errors
     /// By default: the network does not tell context from the rest.
     fn guided(&self, _z_t: &Tensor, _t: &Tensor, _strength: f64, _pass: &mut Pass<'_>) -> Result<Tensor> {
-        Err(Error::contract("score network", "it has no guidance: leave sample.guidance at 1"))
+        Err(Error::contract("score network", "it has no guidance: leave sample.context at 1"))
     }
 
     /// Whether [`ScoreNetwork::fit`] does anything.

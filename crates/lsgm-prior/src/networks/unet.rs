@@ -356,9 +356,8 @@ mod tests {
         };
         let (here, further) = (score(36), score(38));
         assert_eq!(here.dims(), [1, 80, 2]);
-        let part = |x: &Tensor, first: usize| {
-            x.narrow(1, first, 24).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap()
-        };
+        let part =
+            |x: &Tensor, first: usize| x.narrow(1, first, 24).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
         let (a, b) = (part(&here, 28), part(&further, 30));
         assert!(a.iter().any(|v| v.abs() > 1e-3));
         assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 1e-9));
