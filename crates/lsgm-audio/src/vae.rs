@@ -25,7 +25,7 @@ pub(crate) const GAIN: f64 = 5.0;
 ///
 /// A lapped transform leads to the first level and back; between the levels stand strided convolutions. No
 /// normalisation lies on the way through the skip connections, so that loudness passes. The networks add to a linear way
-/// from the transform to the latents and back ([`Direct`]), and add nothing at first: training starts from a codec.
+/// from the transform to the latents and back and add nothing at first: training starts from a codec.
 pub struct WaveVae {
     shape: LatentShape,
     analysis: Lapped,
