@@ -1,7 +1,14 @@
-use candle_core::{Device, Tensor};
+//! A way between the bands of a [`Lapped`](crate::lapped::Lapped) transform `[B, bands, L]` and latents
+//! `[B, C, L / stride]`, beside the networks, so that an autoencoder starts as a transform codec: each latent is one
+//! coefficient of one band, compressed, the lowest bands first, and the bands for which no latent is left are silent.
+//!
+//! Both directions have a parameter `change` `[C, bands, stride]` (zeros), added to that choice.
+
+use candle_core::Tensor;
 use lsgm_core::{Params, Result};
-use lsgm_nn::init;
 use lsgm_nn::ops::{self, Conv1dConfig, ConvTranspose1dConfig};
+
+use crate::learned::Learned;
 
 /// What bands are multiplied with on their way to the latents: the loudest of a full-scale tone stay inside the soft clamp.
 const SCALE: f32 = 0.25;
@@ -10,54 +17,49 @@ const SCALE: f32 = 0.25;
 /// what is quiet have a similar spread.
 const LINEAR: f64 = 0.02;
 
-/// A way between the bands of a [`Lapped`](crate::lapped::Lapped) transform `[B, bands, L]` and latents
-/// `[B, C, L / stride]`, beside the networks, so that an autoencoder starts as a transform codec: each latent is one
-/// coefficient of one band, compressed, the lowest bands first, and the bands for which no latent is left are silent.
-///
-/// Parameter: `change` `[C, bands, stride]` (zeros), added to that choice.
-pub(crate) struct Direct {
-    weight: Tensor,
-    change: Tensor,
+/// From bands to latents.
+pub(crate) struct ToLatents {
+    choice: Learned,
     stride: usize,
 }
 
-/// Which way a [`Direct`] leads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Way {
-    ToLatents,
-    ToBands,
-}
-
-impl Direct {
+impl ToLatents {
     /// # Errors
     /// When the store has a parameter with another shape.
-    pub(crate) fn new(way: Way, latents: usize, bands: usize, stride: usize, params: &Params) -> Result<Self> {
-        let shape = (latents, bands, stride);
-        let scale = if way == Way::ToLatents { SCALE } else { 1.0 / SCALE };
-        let weight = Tensor::from_vec(choice(latents, bands, stride, scale), shape, &Device::Cpu)?;
-        Ok(Self {
-            weight: weight.to_dtype(params.dtype())?.to_device(&params.device())?,
-            change: params.get("change", shape, init::zeros())?,
-            stride,
-        })
+    pub(crate) fn new(latents: usize, bands: usize, stride: usize, params: &Params) -> Result<Self> {
+        Ok(Self { choice: choice(latents, bands, stride, SCALE, params)?, stride })
     }
 
     /// `[B, bands, L]` to `[B, C, L / stride]`.
     ///
     /// # Errors
     /// Another shape.
-    pub(crate) fn to_latents(&self, bands: &Tensor) -> Result<Tensor> {
+    pub(crate) fn forward(&self, bands: &Tensor) -> Result<Tensor> {
         let config = Conv1dConfig { stride: self.stride, ..Default::default() };
-        compress(&ops::conv1d(bands, &(&self.weight + &self.change)?, None, &config)?)
+        compress(&ops::conv1d(bands, &self.choice.weight()?, None, &config)?)
+    }
+}
+
+/// From latents back to bands.
+pub(crate) struct ToBands {
+    choice: Learned,
+    stride: usize,
+}
+
+impl ToBands {
+    /// # Errors
+    /// When the store has a parameter with another shape.
+    pub(crate) fn new(latents: usize, bands: usize, stride: usize, params: &Params) -> Result<Self> {
+        Ok(Self { choice: choice(latents, bands, stride, 1.0 / SCALE, params)?, stride })
     }
 
     /// `[B, C, L / stride]` to `[B, bands, L]`.
     ///
     /// # Errors
     /// Another shape.
-    pub(crate) fn to_bands(&self, z: &Tensor) -> Result<Tensor> {
+    pub(crate) fn forward(&self, z: &Tensor) -> Result<Tensor> {
         let config = ConvTranspose1dConfig { stride: self.stride, ..Default::default() };
-        ops::conv_transpose1d(&expand(z)?, &(&self.weight + &self.change)?, None, &config)
+        ops::conv_transpose1d(&expand(z)?, &self.choice.weight()?, None, &config)
     }
 }
 
@@ -77,18 +79,18 @@ fn compress(c: &Tensor) -> Result<Tensor> {
 }
 
 /// Row `band · stride + position` takes this coefficient alone.
-fn choice(latents: usize, bands: usize, stride: usize, scale: f32) -> Vec<f32> {
+fn choice(latents: usize, bands: usize, stride: usize, scale: f32, params: &Params) -> Result<Learned> {
     let mut weight = vec![0.0; latents * bands * stride];
     for coefficient in 0..latents.min(bands * stride) {
         weight[coefficient * bands * stride + coefficient] = scale;
     }
-    weight
+    Learned::new(weight, (latents, bands, stride), params)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::{DType, Var};
+    use candle_core::{DType, Device, Var};
     use lsgm_core::{ParamStore, Rng};
 
     #[test]
@@ -109,12 +111,12 @@ mod tests {
     fn the_lowest_bands_come_back() {
         for (latents, bands, stride) in [(3, 8, 1), (8, 8, 1), (6, 4, 2), (20, 4, 4)] {
             let store = ParamStore::new(DType::F32, &Device::Cpu, Rng::new(0));
-            let there = Direct::new(Way::ToLatents, latents, bands, stride, &store.root().pp("there")).unwrap();
-            let back = Direct::new(Way::ToBands, latents, bands, stride, &store.root().pp("back")).unwrap();
+            let there = ToLatents::new(latents, bands, stride, &store.root().pp("there")).unwrap();
+            let back = ToBands::new(latents, bands, stride, &store.root().pp("back")).unwrap();
             let x = Rng::new(1).normal_tensor((2, bands, 8), DType::F32, &Device::Cpu).unwrap();
-            let z = there.to_latents(&x).unwrap();
+            let z = there.forward(&x).unwrap();
             assert_eq!(z.dims(), [2, latents, 8 / stride]);
-            let y = back.to_bands(&z).unwrap();
+            let y = back.forward(&z).unwrap();
             let whole = (latents / stride).min(bands);
             let kept = |t: &Tensor| t.narrow(1, 0, whole).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
             assert!(kept(&x).iter().zip(kept(&y)).all(|(a, b)| (a - b).abs() < 1e-5));

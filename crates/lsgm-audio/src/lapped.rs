@@ -1,9 +1,10 @@
 use std::f64::consts::PI;
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use lsgm_core::{Params, Result};
-use lsgm_nn::init;
 use lsgm_nn::ops::{self, Conv1dConfig, ConvTranspose1dConfig};
+
+use crate::learned::Learned;
 
 /// A learned lapped transform between a waveform `[B, 1, L]` and `stride` bands `[B, stride, L / stride]`.
 ///
@@ -14,8 +15,7 @@ use lsgm_nn::ops::{self, Conv1dConfig, ConvTranspose1dConfig};
 /// Parameter: `change` `[stride, 1, 2·stride]` (zeros), added to the cosine basis.
 #[derive(Debug, Clone)]
 pub(crate) struct Lapped {
-    basis: Tensor,
-    change: Tensor,
+    basis: Learned,
     stride: usize,
 }
 
@@ -25,13 +25,7 @@ impl Lapped {
     /// # Errors
     /// When the store has a parameter with another shape.
     pub(crate) fn new(stride: usize, params: &Params) -> Result<Self> {
-        let shape = (stride, 1, 2 * stride);
-        let basis = Tensor::from_vec(cosine_basis(stride), shape, &Device::Cpu)?;
-        Ok(Self {
-            basis: basis.to_dtype(params.dtype())?.to_device(&params.device())?,
-            change: params.get("change", shape, init::zeros())?,
-            stride,
-        })
+        Ok(Self { basis: Learned::new(cosine_basis(stride), (stride, 1, 2 * stride), params)?, stride })
     }
 
     /// `[B, 1, L]` to `[B, stride, L / stride]`.
@@ -40,7 +34,7 @@ impl Lapped {
     /// Another shape.
     pub(crate) fn analyse(&self, x: &Tensor) -> Result<Tensor> {
         let config = Conv1dConfig { stride: self.stride, padding: self.stride / 2, ..Default::default() };
-        ops::conv1d(x, &(&self.basis + &self.change)?, None, &config)
+        ops::conv1d(x, &self.basis.weight()?, None, &config)
     }
 
     /// `[B, stride, L / stride]` to `[B, 1, L]`.
@@ -49,7 +43,7 @@ impl Lapped {
     /// Another shape.
     pub(crate) fn synthesise(&self, bands: &Tensor) -> Result<Tensor> {
         let config = ConvTranspose1dConfig { stride: self.stride, padding: self.stride / 2, ..Default::default() };
-        ops::conv_transpose1d(bands, &(&self.basis + &self.change)?, None, &config)
+        ops::conv_transpose1d(bands, &self.basis.weight()?, None, &config)
     }
 }
 
@@ -67,7 +61,7 @@ fn cosine_basis(stride: usize) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::DType;
+    use candle_core::{DType, Device};
     use lsgm_core::{ParamStore, Rng};
 
     #[test]

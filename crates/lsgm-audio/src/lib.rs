@@ -8,6 +8,7 @@ mod config;
 mod direct;
 mod head;
 mod lapped;
+mod learned;
 mod measures;
 mod mixture;
 mod modality;

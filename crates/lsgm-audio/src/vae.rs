@@ -7,7 +7,7 @@ use lsgm_nn::{Conv1d, ConvTranspose1d};
 
 use crate::blocks::{Stack, conv3, lengthen, shorten, silent_conv3};
 use crate::config::WaveConfig;
-use crate::direct::{Direct, Way};
+use crate::direct::{ToBands, ToLatents};
 use crate::head::Head;
 use crate::lapped::Lapped;
 use crate::spectral::StftDistance;
@@ -24,16 +24,17 @@ pub(crate) const GAIN: f64 = 5.0;
 /// A residual VAE on waveforms `[B, 1, L]`, with latents `[B, C, L / stride]`.
 ///
 /// A lapped transform leads to the first level and back; between the levels stand strided convolutions. No
-/// normalisation lies on the way through the skip connections, so that loudness passes. The networks add to a linear way
-/// from the transform to the latents and back and add nothing at first: training starts from a codec.
+/// normalisation lies on the way through the skip connections, so that loudness passes. The networks add to a way from the
+/// transform to the latents and back, one compressed coefficient a latent, and add nothing at first: training starts from a
+/// codec.
 pub struct WaveVae {
     shape: LatentShape,
     analysis: Lapped,
     enter: Conv1d,
     encoder: Vec<EncoderLevel>,
     posterior: Conv1d,
-    to_latents: Direct,
-    to_bands: Direct,
+    to_latents: ToLatents,
+    to_bands: ToBands,
     decoder_in: Conv1d,
     decoder: Vec<DecoderLevel>,
     head: Head,
@@ -62,10 +63,7 @@ impl WaveVae {
         let levels = config.strides.len();
         let (first, last) = (config.channels[0], config.channels[levels - 1]);
         let (enc, dec) = (params.pp("encoder"), params.pp("decoder"));
-        let direct = |way, params: &Params| {
-            let stride = config.stride() / config.strides[0];
-            Direct::new(way, config.latent_channels, config.strides[0], stride, &params.pp("direct"))
-        };
+        let (latents, bands, stride) = (config.latent_channels, config.strides[0], config.stride() / config.strides[0]);
         Ok(Self {
             shape: LatentShape::line(config.latent_channels, samples / config.stride()),
             analysis: Lapped::new(config.strides[0], &enc.pp("analysis"))?,
@@ -74,8 +72,8 @@ impl WaveVae {
                 .map(|l| EncoderLevel::new(config, l, &enc.pp("levels").pp(l)))
                 .collect::<Result<_>>()?,
             posterior: silent_conv3(last, 2 * config.latent_channels, &enc.pp("posterior"))?,
-            to_latents: direct(Way::ToLatents, &enc)?,
-            to_bands: direct(Way::ToBands, &dec)?,
+            to_latents: ToLatents::new(latents, bands, stride, &enc.pp("direct"))?,
+            to_bands: ToBands::new(latents, bands, stride, &dec.pp("direct"))?,
             decoder_in: conv3(config.latent_channels, last, &dec.pp("in"))?,
             decoder: (0..levels)
                 .rev()
@@ -133,7 +131,7 @@ impl Encoder for WaveVae {
         let h = self.encoder.iter().try_fold(self.enter.forward(&bands)?, |h, level| level.forward(h))?;
         let out = self.posterior.forward(&h)?;
         let channels = self.shape.channels;
-        let mu = (out.narrow(1, 0, channels)? + self.to_latents.to_latents(&bands)?)?;
+        let mu = (out.narrow(1, 0, channels)? + self.to_latents.forward(&bands)?)?;
         let mu = soft_clamp(&mu, CLAMP)?;
         let log_sigma = (out.narrow(1, channels, channels)?.contiguous()? + LOG_SIGMA)?;
         Posterior::normal(mu, soft_clamp(&log_sigma, CLAMP)?, pass.rng)
@@ -145,7 +143,7 @@ impl Decoder for WaveVae {
         self.shape.check("decoder", &z.prior)?;
         let h = self.decoder_in.forward(&z.prior)?;
         let h = self.decoder.iter().try_fold(h, |h, level| level.forward(h))?;
-        self.head.forward(&h, &self.to_bands.to_bands(&z.prior)?)
+        self.head.forward(&h, &self.to_bands.forward(&z.prior)?)
     }
 }
 

@@ -65,6 +65,26 @@ proptest! {
     }
 
     #[test]
+    fn convolution_with_windows_far_apart(
+        (batch, cin, cout) in (1..4usize, 1..4usize, 1..6usize), (sh, sw) in (1..6usize, 4..20usize),
+        (kh, kw) in (1..6usize, 1..30usize), (ph, pw) in (0..4usize, 0..12usize), (h, w) in (6..9usize, 30..50usize),
+    ) {
+        let config = Conv2dConfig { stride: (sh, sw), padding: (ph, pw), ..Default::default() };
+        let (x, weight, bias) = (normal(1, (batch, cin, h, w)), normal(2, (cout, cin, kh, kw)), normal(3, cout));
+        let expected = plain::conv2d(&x, &weight, Some(&bias), &config);
+        check(&expected, &[&x, &weight, &bias], |t| ops::conv2d(&t[0], &t[1], Some(&t[2]), &config).unwrap());
+        // The other way round, with rows and columns that no window has seen.
+        let (y, bias) = (normal(4, expected.shape().clone()), normal(5, cin));
+        let extra = |size: usize, kernel: usize, stride: usize, padding: usize| (size + 2 * padding - kernel) % stride;
+        let output_padding = (extra(h, kh, sh, ph), extra(w, kw, sw, pw));
+        let config = ConvTranspose2dConfig { stride: (sh, sw), padding: (ph, pw), output_padding, ..Default::default() };
+        let expected = plain::conv_transpose2d(&y, &weight, Some(&bias), &config);
+        check(&expected, &[&y, &weight, &bias], |t| {
+            ops::conv_transpose2d(&t[0], &t[1], Some(&t[2]), &config).unwrap()
+        });
+    }
+
+    #[test]
     fn transposed_convolution(
         (batch, groups, cin, cout) in (1..4usize, 1..3usize, 1..4usize, 1..4usize),
         (h, w) in (1..6usize, 1..6usize), (kh, kw) in (1..5usize, 1..5usize), stride in (1..4usize, 1..4usize),

@@ -97,7 +97,7 @@ impl Prior {
         let latents = latents.into();
         let diffused = self.diffuse(&latents, times, pass)?;
         let (epsilon, loss) = self.estimate(&diffused.z_t, &times.t, Some(&latents.mean), pass)?;
-        let error = sum_per_item(&(&diffused.noise - epsilon)?.sqr()?)?;
+        let error = squared_error(&diffused.noise, &epsilon)?;
         let objective = (&error * column(&times.weight, &error)?)?;
         Ok(match loss {
             Some(loss) => (objective + loss)?,
@@ -128,8 +128,7 @@ impl Prior {
         let ratio: Vec<f64> = encoder.iter().zip(&times.weight).map(|(encoder, prior)| encoder / prior).collect();
         let latents = latents.into();
         let diffused = self.diffuse(&latents, times, pass)?;
-        let normal_error = (&diffused.noise - self.normal_epsilon(&diffused.z_t, times)?)?.sqr()?;
-        let normal_error = sum_per_item(&normal_error)?;
+        let normal_error = squared_error(&diffused.noise, &self.normal_epsilon(&diffused.z_t, times)?)?;
         let ratio = column(&ratio, &diffused.z_t)?;
         let z_t = scale_gradient(&diffused.z_t, &ratio)?;
         let noise = scale_gradient(&diffused.noise, &ratio)?;
@@ -166,7 +165,7 @@ impl Prior {
     /// `‖ε - ε_θ(z_t, t)‖²` of each item, `[B]`.
     fn error(&self, diffused: &Diffused, times: &Times, pass: &mut Pass<'_>) -> Result<Tensor> {
         let epsilon = self.epsilon_at(&diffused.z_t, &times.t, pass)?;
-        sum_per_item(&(&diffused.noise - epsilon)?.sqr()?)
+        squared_error(&diffused.noise, &epsilon)
     }
 
     /// What the score of N(0, I) data says of the noise.
@@ -179,6 +178,11 @@ impl Prior {
 struct Diffused {
     noise: Tensor,
     z_t: Tensor,
+}
+
+/// `‖ε - ε_θ‖²` of each item, `[B]`.
+fn squared_error(noise: &Tensor, epsilon: &Tensor) -> Result<Tensor> {
+    sum_per_item(&(noise - epsilon)?.sqr()?)
 }
 
 /// What multiplies `‖ε - ε_θ‖²` in an unbiased likelihood bound.

@@ -102,6 +102,10 @@ fn values_out_of_range_are_told_with_their_place() {
     let message = refused(&format!("{MINIMAL}[sample]\ncontext = 4\n"));
     assert!(message.starts_with("configs/x.toml:9: config key `sample.context`: "), "{message}");
     resolve(&format!("{MINIMAL}[sample]\ncontext = 4\n[prior.network]\nkind = 'mixture'\n")).unwrap();
+    let weighted = format!("{MINIMAL}[prior.network]\nkind = 'mixture'\ncategory_weight = 2\n");
+    let message = refused(&weighted);
+    assert!(message.starts_with("configs/x.toml:10: config key `prior.network.category_weight`: "), "{message}");
+    resolve(&weighted.replace("epochs = 2", "epochs = 2\nalgorithm = 3")).unwrap();
 }
 
 #[test]

@@ -37,7 +37,7 @@ pub use instruction_set::InstructionSet;
 pub(crate) use simd::Neon;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use simd::{Avx2, Avx512};
-pub(crate) use simd::{Isa, Plain, dispatch, max, sums_in};
+pub(crate) use simd::{Isa, Plain, dispatch, max, register_sums, sums_in};
 pub(crate) use vector::Vectors;
 
 /// Elements that one task of a pointwise kernel takes.

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::{Float, Isa, add_up, dispatch, sums_in, uninit};
+use super::{Float, Isa, add_up, dispatch, register_sums, uninit};
 use crate::kernels::pointwise::{sigmoid, silu_derivative};
 use crate::ops::Activation;
 
@@ -21,16 +21,19 @@ pub(crate) struct Gradients<T> {
 #[inline(always)]
 fn moments_body<I: Isa, T: Float>(x: &[T]) -> (f64, f64) {
     let n = x.len() as f64;
-    let [sum] = sums_in::<I, _, _, _>([x], |[v]| [v]);
+    let [sum] = register_sums::<I, T, _, _>([x], [T::ZERO], |simd, [x], [sum]| [T::plus(simd, sum, x)]);
     let mean = T::of(sum / n);
-    let [squares] = sums_in::<I, _, _, _>([x], |[v]| [(v - mean) * (v - mean)]);
+    let [squares] = register_sums::<I, T, _, _>([x], [mean], |simd, [x], [sum]| {
+        let d = T::minus(simd, x, T::splat(simd, mean));
+        [T::fma(simd, d, d, sum)]
+    });
     (mean.to_f64(), squares)
 }
 
 #[inline(always)]
 fn square_mean_body<I: Isa, T: Float>(x: &[T]) -> f64 {
-    let [s] = sums_in::<I, _, _, _>([x], |[v]| [v * v]);
-    s / x.len() as f64
+    let [sum] = register_sums::<I, T, _, _>([x], [T::ZERO], |simd, [x], [sum]| [T::fma(simd, x, x, sum)]);
+    sum / x.len() as f64
 }
 
 #[inline(always)]
@@ -61,17 +64,20 @@ fn affine_gradient_body<I: Isa, T: Float>(
     activation: Activation,
     d: &mut [T],
 ) -> (f64, f64) {
-    let terms = |[x, d]: [T; 2]| [d, d * ((x - mean) * rstd)];
-    let [sum, product] = match activation {
-        Activation::Identity => sums_in::<I, _, _, _>([x, gy], terms),
+    let d: &[T] = match activation {
+        Activation::Identity => gy,
         Activation::Silu => {
             for ((d, x), g) in d.iter_mut().zip(x).zip(gy) {
                 *d = *g * silu_derivative::<I, T>(I::fma(*x, scale, shift));
             }
-            sums_in::<I, _, _, _>([x, d], terms)
+            d
         }
     };
-    (sum, product)
+    let [sum, product] = register_sums::<I, T, _, _>([x, d], [mean, T::ZERO], |simd, [x, d], [sum, product]| {
+        let deviation = T::minus(simd, x, T::splat(simd, mean));
+        [T::plus(simd, sum, d), T::fma(simd, d, deviation, product)]
+    });
+    (sum, product * rstd.to_f64())
 }
 
 /// `d ← a · g + b · x + c` where `g` is what [`affine_gradient_body`] has left: `d` with an activation, else `gy`.
@@ -129,11 +135,13 @@ fn row_gradient_body<I: Isa, T: Float>(
     dbeta: &mut [T],
 ) {
     let n = x.len() as f64;
-    let [sum, product] = sums_in::<I, _, _, _>([x, gy, gamma], |[x, gy, gamma]| {
-        let g = gy * gamma;
-        [g, g * ((x - mean) * rstd)]
+    let filler = [mean, T::ZERO, T::ZERO];
+    let [sum, product] = register_sums::<I, T, _, _>([x, gy, gamma], filler, |simd, [x, gy, gamma], [sum, product]| {
+        let g = T::times(simd, gy, gamma);
+        let deviation = T::minus(simd, x, T::splat(simd, mean));
+        [T::plus(simd, sum, g), T::fma(simd, g, deviation, product)]
     });
-    let (sum, product) = (T::of(if centered { sum / n } else { 0.0 }), T::of(product / n));
+    let (sum, product) = (T::of(if centered { sum / n } else { 0.0 }), T::of(product * rstd.to_f64() / n));
     let inputs = x.iter().zip(gy).zip(gamma);
     for (((x, gy), gamma), ((dx, dg), db)) in inputs.zip(dx.iter_mut().zip(dgamma).zip(dbeta)) {
         let normal = (*x - mean) * rstd;

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::{BLOCK, Float, Isa, dispatch, sums_in, uninit};
+use super::{BLOCK, Float, Isa, dispatch, register_sums, sums_in, uninit};
 
 /// A function of one variable.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -101,21 +101,21 @@ fn gradient_body<I: Isa, T: Float>(function: Function, x: &[T], gy: &[T], dx: &m
 }
 
 #[inline(always)]
-fn total_body<I: Isa, T: Float>(x: &[T]) -> f64 {
-    let [s] = sums_in::<I, _, _, _>([x], |[v]| [v]);
-    s
+pub(super) fn total_body<I: Isa, T: Float>(x: &[T]) -> f64 {
+    let [total] = register_sums::<I, T, _, _>([x], [T::ZERO], |simd, [x], [sum]| [T::plus(simd, sum, x)]);
+    total
 }
 
 #[inline(always)]
-fn dot_body<I: Isa, T: Float>(x: &[T], y: &[T]) -> f64 {
-    let [s] = sums_in::<I, _, _, _>([x, y], |[x, y]| [x * y]);
-    s
+pub(super) fn dot_body<I: Isa, T: Float>(x: &[T], y: &[T]) -> f64 {
+    let [total] = register_sums::<I, T, _, _>([x, y], [T::ZERO; 2], |simd, [x, y], [sum]| [T::fma(simd, x, y, sum)]);
+    total
 }
 
 #[inline(always)]
-fn square_sum_body<I: Isa, T: Float>(x: &[T]) -> f64 {
-    let [s] = sums_in::<I, _, _, _>([x], |[v]| [v * v]);
-    s
+pub(super) fn square_sum_body<I: Isa, T: Float>(x: &[T]) -> f64 {
+    let [total] = register_sums::<I, T, _, _>([x], [T::ZERO], |simd, [x], [sum]| [T::fma(simd, x, x, sum)]);
+    total
 }
 
 #[inline(always)]

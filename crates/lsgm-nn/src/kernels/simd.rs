@@ -162,6 +162,51 @@ pub(crate) fn sums_in<I: Isa, T: Float, const N: usize, const M: usize>(
     totals
 }
 
+/// A register of `T`s of an instruction set.
+pub(crate) type Register<I, T> = <T as Vectors>::Vector<<I as Isa>::Registers>;
+
+/// The same for terms that are sums and products: `add` adds those of some places to the sums so far, and nothing leaves
+/// the registers. `filler` are elements that add nothing; they stand after the last.
+#[inline(always)]
+pub(crate) fn register_sums<I: Isa, T: Float, const N: usize, const M: usize>(
+    slices: [&[T]; N],
+    filler: [T; N],
+    add: impl Fn(I::Registers, [Register<I, T>; N], [Register<I, T>; M]) -> [Register<I, T>; M],
+) -> [f64; M] {
+    let n = slices.iter().map(|s| s.len()).min().unwrap_or(0);
+    let width = T::lanes::<I::Registers>();
+    // SAFETY: as in `sums_in`.
+    let simd = unsafe { I::registers() };
+    let mut totals = [0.0; M];
+    for start in (0..n).step_by(SUM_BLOCK) {
+        let end = n.min(start + SUM_BLOCK);
+        let mut lanes = [[T::splat(simd, T::ZERO); M]; WAYS];
+        let whole = end - (end - start) % (WAYS * width);
+        for at in (start..whole).step_by(WAYS * width) {
+            for (way, lanes) in lanes.iter_mut().enumerate() {
+                // SAFETY: `at + WAYS * width` is at most `whole`, which no slice is shorter than.
+                let read = |s: &[T]| unsafe { T::read::<I::Registers>(s.get_unchecked(at + way * width..end)) };
+                *lanes = add(simd, slices.map(read), *lanes);
+            }
+        }
+        for at in (whole..end).step_by(width) {
+            let len = width.min(end - at);
+            let values = std::array::from_fn(|k| {
+                let mut padded = [filler[k]; LANES];
+                padded[..len].copy_from_slice(&slices[k][at..at + len]);
+                T::read::<I::Registers>(&padded)
+            });
+            lanes[0] = add(simd, values, lanes[0]);
+        }
+        let [a, b, c, d] = lanes;
+        for m in 0..M {
+            let sum = T::plus(simd, T::plus(simd, a[m], b[m]), T::plus(simd, c[m], d[m]));
+            totals[m] += T::total(simd, sum).to_f64();
+        }
+    }
+    totals
+}
+
 /// The largest element, minus infinity for none; whether NaN counts depends on the instruction set.
 #[inline(always)]
 pub(crate) fn max<I: Isa, T: Float>(x: &[T]) -> T {
@@ -182,10 +227,12 @@ pub(crate) fn max<I: Isa, T: Float>(x: &[T]) -> T {
     T::largest(simd, T::larger_of(simd, T::larger_of(simd, a, b), T::larger_of(simd, c, d)))
 }
 
-type Lanes<I, T> = [<T as Vectors>::Vector<<I as Isa>::Registers>; WAYS];
-
 #[inline(always)]
-fn larger_lanes<I: Isa, T: Float>(simd: I::Registers, chunk: &[T; LANES], mut lanes: Lanes<I, T>) -> Lanes<I, T> {
+fn larger_lanes<I: Isa, T: Float>(
+    simd: I::Registers,
+    chunk: &[T; LANES],
+    mut lanes: [Register<I, T>; WAYS],
+) -> [Register<I, T>; WAYS] {
     let width = T::lanes::<I::Registers>();
     for first in (0..LANES).step_by(WAYS * width) {
         for way in 0..WAYS {

@@ -1,6 +1,7 @@
 //! Power iteration for the largest singular value of a matrix.
 
-use super::{Float, Isa, dispatch, sums_in};
+use super::pointwise::{dot_body as dot, square_sum_body as square_sum};
+use super::{Float, Isa, dispatch};
 
 /// Vectors shorter than this are divided by it in place of their length.
 pub(crate) const SHORTEST: f64 = 1e-3;
@@ -8,8 +9,7 @@ pub(crate) const SHORTEST: f64 = 1e-3;
 /// Scale `x` to length 1 and return its former length.
 #[inline(always)]
 fn normalize<I: Isa, T: Float>(x: &mut [T]) -> f64 {
-    let [squares] = sums_in::<I, _, _, _>([&*x], |[v]| [v * v]);
-    let length = squares.sqrt();
+    let length = square_sum::<I, T>(x).sqrt();
     let scale = T::of(1.0 / length.max(SHORTEST));
     for v in x {
         *v *= scale;
@@ -29,8 +29,7 @@ fn power_body<I: Isa, T: Float>(w: &[T], u: &mut [T], v: &mut [T], iterations: u
         }
         normalize::<I, T>(v);
         for (row, u) in w.chunks_exact(v.len()).zip(&mut *u) {
-            let [inner] = sums_in::<I, _, _, _>([row, &*v], |[w, v]| [w * v]);
-            *u = T::of(inner);
+            *u = T::of(dot::<I, T>(row, v));
         }
         let length = normalize::<I, T>(u);
         sigma = length * (length / length.max(SHORTEST));

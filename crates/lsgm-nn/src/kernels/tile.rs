@@ -42,6 +42,11 @@ impl Shape {
     }
 }
 
+/// Vectors of a block that has `needed` vectors of sums and is else `vectors` wide: one that [`outer`] knows.
+pub(crate) fn tail_vectors(needed: usize, vectors: usize) -> usize {
+    if needed == 1 { 1 } else { vectors }
+}
+
 /// The largest block: rows times vectors times lanes.
 pub(crate) const LARGEST: usize = 24 * 16;
 
@@ -49,7 +54,7 @@ pub(crate) const LARGEST: usize = 24 * 16;
 /// `k`, and `c` is contiguous.
 ///
 /// # Safety
-/// `(rows, vectors)` is a size of [`Shape::size`], or half the rows of one; `a` has `rows · offsets.len()` elements, `b`
+/// `(rows, vectors)` is a size of [`Shape::size`], or half the rows of one, `vectors` perhaps cut by [`tail_vectors`]; `a` has `rows · offsets.len()` elements, `b`
 /// has `vectors · lanes` elements at every offset, `c` has room for the block.
 #[inline(always)]
 pub(crate) unsafe fn outer<S: Simd, T: Float>(
@@ -72,6 +77,10 @@ pub(crate) unsafe fn outer<S: Simd, T: Float>(
             (1, 8) => outer_block::<S, T, 1, 8>(simd, a, b, offsets, c),
             (2, 5) => outer_block::<S, T, 2, 5>(simd, a, b, offsets, c),
             (1, 5) => outer_block::<S, T, 1, 5>(simd, a, b, offsets, c),
+            (8, 1) => outer_block::<S, T, 8, 1>(simd, a, b, offsets, c),
+            (4, 1) => outer_block::<S, T, 4, 1>(simd, a, b, offsets, c),
+            (2, 1) => outer_block::<S, T, 2, 1>(simd, a, b, offsets, c),
+            (1, 1) => outer_block::<S, T, 1, 1>(simd, a, b, offsets, c),
             _ => unreachable!("no such block"),
         }
     }

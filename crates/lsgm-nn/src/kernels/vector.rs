@@ -18,6 +18,8 @@ pub(crate) trait Vectors: Copy {
     fn fma<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>, c: Self::Vector<S>) -> Self::Vector<S>;
     /// `a + b` in every lane.
     fn plus<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
+    /// `a · b` in every lane.
+    fn times<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
     /// `a − b` in every lane.
     fn minus<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
     /// The larger of `a` and `b` in every lane.
@@ -45,7 +47,7 @@ pub(crate) trait Vectors: Copy {
 }
 
 macro_rules! vectors {
-    ($t:ty, $vector:ident, $splat:ident, $fma:ident, $plus:ident, $minus:ident, $max:ident, $largest:ident,
+    ($t:ty, $vector:ident, $splat:ident, $fma:ident, $plus:ident, $times:ident, $minus:ident, $max:ident, $largest:ident,
      $total:ident) => {
         impl Vectors for $t {
             type Vector<S: Simd> = S::$vector;
@@ -60,6 +62,10 @@ macro_rules! vectors {
             #[inline(always)]
             fn plus<S: Simd>(simd: S, a: S::$vector, b: S::$vector) -> S::$vector {
                 simd.$plus(a, b)
+            }
+            #[inline(always)]
+            fn times<S: Simd>(simd: S, a: S::$vector, b: S::$vector) -> S::$vector {
+                simd.$times(a, b)
             }
             #[inline(always)]
             fn minus<S: Simd>(simd: S, a: S::$vector, b: S::$vector) -> S::$vector {
@@ -81,5 +87,27 @@ macro_rules! vectors {
     };
 }
 
-vectors!(f32, f32s, splat_f32s, mul_add_e_f32s, add_f32s, sub_f32s, max_f32s, reduce_max_f32s, reduce_sum_f32s);
-vectors!(f64, f64s, splat_f64s, mul_add_e_f64s, add_f64s, sub_f64s, max_f64s, reduce_max_f64s, reduce_sum_f64s);
+vectors!(
+    f32,
+    f32s,
+    splat_f32s,
+    mul_add_e_f32s,
+    add_f32s,
+    mul_f32s,
+    sub_f32s,
+    max_f32s,
+    reduce_max_f32s,
+    reduce_sum_f32s
+);
+vectors!(
+    f64,
+    f64s,
+    splat_f64s,
+    mul_add_e_f64s,
+    add_f64s,
+    mul_f64s,
+    sub_f64s,
+    max_f64s,
+    reduce_max_f64s,
+    reduce_sum_f64s
+);

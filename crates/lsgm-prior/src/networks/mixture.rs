@@ -111,10 +111,13 @@ impl Mixture {
         Ok(Reading { mixture, tokens, guess, context })
     }
 
-    /// The noise, with the word of the context counted `strength` times: that power of the ratio between the shares with
-    /// and without it (Ho and Salimans 2022, arXiv 2207.12598, in the space of the components).
+    /// The noise, with the word of the context counted `strength` times: the shares that it leaves to the components are
+    /// taken to that power, as a language model is sampled at a temperature of `1 / strength`.
     fn noise(&self, reading: &Reading, strength: f64, items: usize) -> Result<Tensor> {
-        let probabilities = softmax(&(&reading.guess + (&reading.context * strength)?)?)?;
+        // `guess` has the shares without the context once.
+        let shares = (&self.log_shares * (strength - 1.0))?;
+        let logits = (&reading.guess + (&reading.context * strength)?)?.broadcast_add(&shares)?;
+        let probabilities = softmax(&logits)?;
         self.patches.merge(&reading.mixture.noise(&reading.tokens, &probabilities)?, items)
     }
 

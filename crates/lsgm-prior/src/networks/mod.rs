@@ -134,6 +134,11 @@ impl NetworkConfig {
         matches!(self, Self::Mixture(_))
     }
 
+    /// Whether the network adds a term of its own to the prior's objective ([`ScoreNetwork::forward_to`]).
+    pub fn has_loss(&self) -> bool {
+        matches!(self, Self::Mixture(config) if config.category_weight > 0.0)
+    }
+
     /// Build the network for latents that `sde` diffuses, with parameters from `params`.
     pub fn build(&self, shape: LatentShape, sde: &Sde, params: &Params) -> Result<Box<dyn ScoreNetwork>> {
         Ok(match self {

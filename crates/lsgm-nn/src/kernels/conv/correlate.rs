@@ -8,7 +8,7 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::source::Planes;
-use crate::kernels::tile::{LARGEST, Shape, outer};
+use crate::kernels::tile::{LARGEST, Shape, outer, tail_vectors};
 use crate::kernels::{Float, InstructionSet, uninit};
 
 /// A regular subset of the output positions, and what each sums over.
@@ -21,8 +21,8 @@ pub(crate) struct Grid {
     pub(crate) step: (usize, usize),
     /// Channel and tap of each term.
     pub(crate) reads: Vec<(usize, usize)>,
-    /// Where the weight of output channel `m` and term `k` lies in the weights of a group.
-    pub(crate) weight: Box<dyn Fn(usize, usize) -> usize + Sync>,
+    /// Where the weights of each term lie in those of a group, and how far it is from one output channel to the next.
+    pub(crate) weights: (Vec<usize>, usize),
 }
 
 /// A correlation of the planes of `batch` images, group by group.
@@ -67,8 +67,9 @@ impl Correlation {
         let images = self.images_per_task::<T>();
         let mut y = uninit(self.batch * outputs * positions);
         let input = x.len() / self.batch;
-        y.par_chunks_mut(images * outputs * positions).zip(x.par_chunks(images * input)).for_each(|(y, x)| {
-            set.run(Task { correlation: self, images: x.len() / input, x, packed: &packed, bias, y });
+        y.par_chunks_mut(images * outputs * positions).enumerate().for_each(|(task, y)| {
+            let (x, images) = (&x[task * images * input..], y.len() / (outputs * positions));
+            set.run(Task { correlation: self, images, x, packed: &packed, bias, y });
         });
         y
     }
@@ -113,13 +114,13 @@ fn pack<T: Float>(c: &Correlation, w: &[T], rows: usize) -> Vec<T> {
     packed.par_chunks_mut((terms * padded).max(1)).zip(w.par_chunks(c.weights_per_group)).for_each(
         |(mut packed, w)| {
             for grid in &c.grids {
+                let (terms, step) = (&grid.weights.0, grid.weights.1);
                 for (first, rows) in blocks(channels, rows) {
                     let (block, rest) = packed.split_at_mut(rows * grid.reads.len());
-                    block.par_chunks_mut(64 * rows).enumerate().for_each(|(part, block)| {
-                        for (k, to) in block.chunks_exact_mut(rows).enumerate() {
-                            for (i, to) in to.iter_mut().take(channels - first).enumerate() {
-                                *to = w[(grid.weight)(first + i, part * 64 + k)];
-                            }
+                    block.par_chunks_mut(64 * rows).zip(terms.par_chunks(64)).for_each(|(block, terms)| {
+                        for (to, term) in block.chunks_exact_mut(rows).zip(terms) {
+                            let from = w[term + first * step..].iter().step_by(step);
+                            to.iter_mut().take(channels - first).zip(from).for_each(|(to, w)| *to = *w);
                         }
                     });
                     packed = rest;
@@ -134,6 +135,7 @@ fn pack<T: Float>(c: &Correlation, w: &[T], rows: usize) -> Vec<T> {
 struct Task<'a, T> {
     correlation: &'a Correlation,
     images: usize,
+    /// These images, and those after them.
     x: &'a [T],
     packed: &'a [T],
     bias: Option<&'a [T]>,
@@ -147,11 +149,15 @@ impl<T: Float> WithSimd for Task<'_, T> {
     fn with_simd<S: Simd>(self, simd: S) {
         let c = self.correlation;
         let (rows, vectors) = c.shape().size::<S>();
-        let width = vectors * T::lanes::<S>();
+        let lanes = T::lanes::<S>();
+        let width = vectors * lanes;
         let (read, written) = c.channels;
-        let plane = self.x.len() / (self.images * c.groups * read);
+        let plane = c.planes.input_size();
         let positions = c.output.0 * c.output.1;
-        let mut planes = vec![T::ZERO; c.planes.len(self.images, read, width)];
+        let len = c.planes.len(self.images, read, width);
+        let in_place =
+            self.images == 1 && c.planes.are_the_input() && (c.groups - 1) * read * plane + len <= self.x.len();
+        let mut copied = if in_place { Vec::new() } else { vec![T::ZERO; len] };
         let panels: Vec<Vec<Segment>> = c.grids.iter().map(|grid| segments(c, grid, self.images, width)).collect();
         let offsets: Vec<Vec<usize>> = c
             .grids
@@ -160,9 +166,14 @@ impl<T: Float> WithSimd for Task<'_, T> {
             .collect();
         let mut packed = self.packed;
         for group in 0..c.groups {
-            c.planes.fill(&mut planes, self.images, read, |image, channel| {
-                &self.x[((image * c.groups + group) * read + channel) * plane..][..plane]
-            });
+            let planes = if in_place {
+                &self.x[group * read * plane..][..len]
+            } else {
+                c.planes.fill(&mut copied, self.images, read, |image, channel| {
+                    &self.x[((image * c.groups + group) * read + channel) * plane..][..plane]
+                });
+                &copied
+            };
             for ((grid, segments), offsets) in c.grids.iter().zip(&panels).zip(&offsets) {
                 let column_step = grid.step.1;
                 let (weights, rest) =
@@ -171,6 +182,10 @@ impl<T: Float> WithSimd for Task<'_, T> {
                 for segments in segments.chunk_by(|a, b| a.panel == b.panel) {
                     let start = segments[0].panel * width;
                     debug_assert!(offsets.iter().all(|o| start + o + width <= planes.len()));
+                    // The last panel may need fewer vectors.
+                    let held = segments.iter().map(|s| s.column + s.len).max().unwrap_or(width);
+                    let vectors = tail_vectors(held.div_ceil(lanes), vectors);
+                    let width = vectors * lanes;
                     let mut weights = weights;
                     for (first, rows) in blocks(written, rows) {
                         let (block, rest) = weights.split_at(rows * offsets.len());

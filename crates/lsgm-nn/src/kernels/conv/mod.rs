@@ -1,19 +1,21 @@
 //! Convolution: forward, data gradient and weight gradient.
 //!
-//! 3×3 kernels at stride 1 with enough channels go through [`winograd`]. Else all three are sums over taps of zero-padded planes ([`source`]), read in place: no tap's copy of the input is ever
-//! made. The forward pass and the data gradient are correlations ([`correlate`]); the weight gradient is a sum of
+//! 3×3 kernels at stride 1 with enough channels go through [`winograd`], large strides through [`windows`]. Else all three
+//! are sums over taps of zero-padded planes ([`source`]), read in place: no tap's copy of the input is ever made. The forward pass and the data gradient are correlations ([`correlate`]); the weight gradient is a sum of
 //! outer products over positions ([`weight`]). A transposed convolution is the data gradient of a convolution, and the
 //! other way round, so that three functions serve both. One-dimensional convolution is the case of height 1.
 
 mod correlate;
 mod source;
 mod weight;
+mod windows;
 mod winograd;
 
 use rayon::prelude::*;
 
 use self::correlate::{Correlation, Grid};
 use self::source::{Content, Planes};
+use self::windows::Windows;
 use self::winograd::Problem;
 use super::Float;
 
@@ -98,6 +100,9 @@ pub(crate) fn forward<T: Float>(g: &Geometry, x: &[T], w: &[T], bias: Option<&[T
     if let Some(problem) = Problem::forward(g) {
         return problem.run(x, w, bias);
     }
+    if let Some(windows) = Windows::of(g) {
+        return windows.forward(x, w, bias);
+    }
     let g = g.simplified();
     let planes = g.input_planes();
     let offsets = (0..g.cin).flat_map(|c| (0..g.taps()).map(move |tap| (c, tap)));
@@ -106,7 +111,7 @@ pub(crate) fn forward<T: Float>(g: &Geometry, x: &[T], w: &[T], bias: Option<&[T
         first: (0, 0),
         step: (1, 1),
         reads: offsets.collect(),
-        weight: Box::new(move |o, k| o * g.cin * g.taps() + k),
+        weights: ((0..g.cin * g.taps()).collect(), g.cin * g.taps()),
     };
     Correlation {
         batch: g.batch,
@@ -128,6 +133,9 @@ pub(crate) fn forward<T: Float>(g: &Geometry, x: &[T], w: &[T], bias: Option<&[T
 pub(crate) fn data_gradient<T: Float>(g: &Geometry, gy: &[T], w: &[T], bias: Option<&[T]>) -> Vec<T> {
     if let Some(problem) = Problem::data_gradient(g) {
         return problem.run(gy, w, bias);
+    }
+    if let Some(windows) = Windows::of(g) {
+        return windows.data_gradient(gy, w, bias);
     }
     let g = g.simplified();
     let (rows, columns) = (phases(&g, |p| p.0), phases(&g, |p| p.1));
@@ -151,15 +159,13 @@ pub(crate) fn data_gradient<T: Float>(g: &Geometry, gy: &[T], w: &[T], bias: Opt
                 }
             }
             let count = kernel_taps.len();
+            let place = |o: usize, tap: &usize| o * g.cin * g.taps() + tap;
             grids.push(Grid {
                 size: (row.count, column.count),
                 first: (i, j),
                 step: g.stride,
                 reads: (0..g.cout).flat_map(|o| (first..first + count).map(move |t| (o, t))).collect(),
-                weight: Box::new(move |c, k| {
-                    let (o, tap) = (k / count, kernel_taps[k % count]);
-                    (o * g.cin + c) * g.taps() + tap
-                }),
+                weights: ((0..g.cout).flat_map(|o| kernel_taps.iter().map(move |t| place(o, t))).collect(), g.taps()),
             });
         }
     }
@@ -181,8 +187,11 @@ pub(crate) fn data_gradient<T: Float>(g: &Geometry, gy: &[T], w: &[T], bias: Opt
 
 /// The gradient of [`forward`] with respect to `w`, given that of `y`.
 pub(crate) fn weight_gradient<T: Float>(g: &Geometry, x: &[T], gy: &[T]) -> Vec<T> {
-    match Problem::forward(g) {
-        Some(problem) => problem.weight_gradient(x, gy),
+    if let Some(problem) = Problem::forward(g) {
+        return problem.weight_gradient(x, gy);
+    }
+    match Windows::of(g) {
+        Some(windows) => windows.weight_gradient(x, gy),
         None => weight::weight_gradient(g, x, gy),
     }
 }

@@ -48,6 +48,20 @@ impl Planes {
         Self { contents, taps, image, rows, pitch, reach }
     }
 
+    /// Whether the planes of one image are what that image's channels are already: one tap, and no padding.
+    pub(crate) fn are_the_input(&self) -> bool {
+        let whole = |c: &Content, size: usize| (c.left, c.start, c.count, c.step) == (0, 0, size, 1);
+        let [(rows, columns)] = self.contents.as_slice() else { return false };
+        whole(rows, self.image.0)
+            && whole(columns, self.image.1)
+            && (self.rows, self.pitch, self.reach) == (self.image.0, self.image.1, 0)
+    }
+
+    /// Elements of one channel of one image.
+    pub(crate) fn input_size(&self) -> usize {
+        self.image.0 * self.image.1
+    }
+
     /// Elements from one image to the next in a plane.
     pub(crate) fn image_size(&self) -> usize {
         self.rows * self.pitch

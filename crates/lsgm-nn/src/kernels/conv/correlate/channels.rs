@@ -41,13 +41,11 @@ impl<T: Float> WithSimd for Pack<'_, T> {
         let mut first = 0;
         for columns in panels::<S, T>(channels).map(|vectors| vectors * lanes) {
             let panel = &mut packed[first * terms..(first + columns) * terms];
-            let mine = first..channels.min(first + columns);
-            let pack = |k: usize, to: &mut [T]| {
-                for (to, channel) in to.iter_mut().zip(mine.clone()) {
-                    *to = self.w[(self.grid.weight)(channel, k)];
-                }
-            };
-            panel.par_chunks_mut(columns).with_min_len(64).enumerate().for_each(|(k, to)| pack(k, to));
+            let (terms, step) = (&self.grid.weights.0, self.grid.weights.1);
+            panel.par_chunks_mut(columns).with_min_len(64).zip(terms).for_each(|(to, term)| {
+                let from = self.w[term + first * step..].iter().step_by(step);
+                to.iter_mut().take(channels - first).zip(from).for_each(|(to, w)| *to = *w);
+            });
             first += columns;
         }
         packed
@@ -74,7 +72,8 @@ impl<T: Float> WithSimd for Task<'_, T> {
         let (read, written) = c.channels;
         let plane = self.x.len() / (self.images * c.groups * read);
         let positions = c.output.0 * c.output.1;
-        let mut planes = vec![T::ZERO; c.planes.len(self.images, read, 0)];
+        let in_place = self.images == 1 && c.planes.are_the_input();
+        let mut copied = if in_place { Vec::new() } else { vec![T::ZERO; c.planes.len(self.images, read, 0)] };
         let offsets: Vec<Vec<usize>> = c
             .grids
             .iter()
@@ -83,16 +82,21 @@ impl<T: Float> WithSimd for Task<'_, T> {
         let rows: Vec<Vec<Row>> = c.grids.iter().map(|grid| rows(c, grid, self.images)).collect();
         let mut block = uninit(self.images * positions * written.next_multiple_of(lanes).min(4 * lanes));
         for group in 0..c.groups {
-            c.planes.fill(&mut planes, self.images, read, |image, channel| {
-                &self.x[((image * c.groups + group) * read + channel) * plane..][..plane]
-            });
+            let planes = if in_place {
+                &self.x[group * read * plane..][..read * plane]
+            } else {
+                c.planes.fill(&mut copied, self.images, read, |image, channel| {
+                    &self.x[((image * c.groups + group) * read + channel) * plane..][..plane]
+                });
+                &copied
+            };
             let weights = &self.weights[group * c.grids.len()..][..c.grids.len()];
             let mut first = 0;
             for vectors in panels::<S, T>(written) {
                 let columns = vectors * lanes;
                 for ((offsets, rows), weights) in offsets.iter().zip(&rows).zip(weights) {
                     let panel = &weights[first * offsets.len()..(first + columns) * offsets.len()];
-                    products::<S, T>(simd, vectors, &planes, offsets, rows, panel, &mut block);
+                    products::<S, T>(simd, vectors, planes, offsets, rows, panel, &mut block);
                 }
                 let count = columns.min(written - first);
                 let channel = group * written + first;

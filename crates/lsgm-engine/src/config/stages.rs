@@ -1,71 +1,11 @@
-use std::time::Duration;
-
 use lsgm_core::{Error, Result};
-use lsgm_nn::Precision;
 use lsgm_nn::optim::{OptimizerConfig, OptimizerKind};
-use lsgm_prior::solvers::{Grid, Solver, SolverConfig};
-use lsgm_prior::{OdeOptions, PriorConfig, Sde, Trace, Weighting};
+use lsgm_prior::{PriorConfig, Sde, Weighting};
 use serde::{Deserialize, Serialize};
 
+use super::checks::{not_negative, positive, share};
 use crate::budget::{Budget, seconds};
 use crate::schedule::Schedule;
-use crate::trainer::StageSelection;
-
-/// Section `[train]`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct TrainConfig {
-    /// Seed of everything random: initial weights, order, noise, times.
-    pub seed: u64,
-    /// Items in one optimizer step.
-    pub batch_size: usize,
-    /// Parts of a batch that are computed one after the other and whose gradients are added up: more of them take less
-    /// memory. Batch norms see a part at a time.
-    pub accumulate: usize,
-    /// In which numbers a GPU multiplies matrices in training; a CPU computes in `f32` always.
-    pub precision: Precision,
-    /// Keep only the ends of each block of a network (`nvae` cells, blocks of `ncsnpp`, `unet`, `transformer` and `mixture`)
-    /// and compute what is between them again on the way back: about a third more work for a fraction of the memory.
-    pub recompute: bool,
-    /// Steps between checkpoints.
-    pub checkpoint_every: u64,
-    /// Steps between log lines and events.
-    pub log_every: u64,
-    /// Steps between sample sheets; 0 writes one at the end of a stage only.
-    pub sample_every: u64,
-    /// Items on a sample sheet.
-    pub sample_count: usize,
-    /// Decay of the exponential moving average of all weights. Early in training a smaller one is used,
-    /// `(1 + n) / (10 + n)` after `n` steps.
-    pub ema_decay: f64,
-    /// How often a non-finite loss or gradient is answered by going back to the last good state with half the learning
-    /// rate before training gives up.
-    pub retries: u32,
-    /// Stage 1.
-    pub vae: VaeStage,
-    /// Stage 2.
-    pub lsgm: LsgmStage,
-}
-
-impl Default for TrainConfig {
-    fn default() -> Self {
-        Self {
-            seed: 0,
-            batch_size: 100,
-            accumulate: 1,
-            precision: Precision::F32,
-            recompute: false,
-            checkpoint_every: 500,
-            log_every: 50,
-            sample_every: 0,
-            sample_count: 64,
-            ema_decay: 0.999,
-            retries: 4,
-            vae: VaeStage::default(),
-            lsgm: LsgmStage::default(),
-        }
-    }
-}
 
 /// Section `[train.vae]`: the autoencoder alone, with an N(0, I) prior.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -222,92 +162,6 @@ impl Default for LsgmStage {
     }
 }
 
-/// Section `[sample]`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct SampleConfig {
-    /// The solver of the reverse diffusion.
-    pub solver: Solver,
-    /// Relative and absolute tolerance of the adaptive solver `rk45`.
-    pub tolerance: f64,
-    /// Steps of the other solvers.
-    pub steps: usize,
-    /// How these steps are spread over time.
-    pub grid: Grid,
-    /// Size of the Langevin steps of `predictor-corrector`.
-    pub snr: f64,
-    /// Standard deviation of the Normal at t = 1 from which sampling starts.
-    pub temperature: f64,
-    /// How often what a latent's context says counts. 1 is the model itself; more, such as 4, makes parts of a sample agree
-    /// with each other at the price of variety. For `prior.network.kind = "mixture"`; bounds know nothing of it, nor do
-    /// reconstructions and interpolations.
-    pub context: f64,
-    /// Show the mean of p(x | z); otherwise a draw from it.
-    pub mean: bool,
-    /// Items that go through the solver together.
-    pub batch_size: usize,
-}
-
-impl Default for SampleConfig {
-    fn default() -> Self {
-        let SolverConfig { solver, steps, grid, tolerance, snr, .. } = SolverConfig::default();
-        Self { solver, tolerance, steps, grid, snr, temperature: 1.0, context: 1.0, mean: true, batch_size: 100 }
-    }
-}
-
-/// Section `[evaluate]`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct EvaluateConfig {
-    /// Items that are evaluated together.
-    pub batch_size: usize,
-    /// Diffusion times drawn for each item in the cross-entropy bound, stratified.
-    pub time_samples: usize,
-    /// Number of items, from the start of the split, whose ODE likelihood is computed; 0 skips it.
-    pub ode_items: usize,
-    /// Relative and absolute tolerance of the ODE likelihood.
-    pub ode_tolerance: f64,
-    /// How the divergence in the ODE likelihood is found: by Hutchinson's estimator with `rademacher` or `gaussian`
-    /// probes, or `exact`, by as many backward passes as a latent has dimensions.
-    pub ode_trace: Trace,
-    /// Hutchinson probes for each item in the ODE likelihood; with two or more, their standard error is reported.
-    pub ode_probes: usize,
-    /// Number of items, from the start of the split, whose importance-weighted bound is computed; 0 skips it.
-    pub iw_items: usize,
-    /// Posterior samples for each item in the importance-weighted bound.
-    pub iw_samples: usize,
-    /// Number of items, from the start of the split, whose reconstructions are measured where the modality has
-    /// measures for them; 0 skips it.
-    pub reconstruction_items: usize,
-    /// Number of samples that are drawn and measured where the modality has measures for them; 0 skips it.
-    pub samples: usize,
-    /// Seed of the posterior samples, times, probes and measures.
-    pub seed: u64,
-    /// Number of items, from the start of the test split, that are evaluated when a training ends; 0 skips it, absent
-    /// means all.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub after_training: Option<usize>,
-}
-
-impl Default for EvaluateConfig {
-    fn default() -> Self {
-        Self {
-            batch_size: 200,
-            time_samples: 8,
-            ode_items: 500,
-            ode_tolerance: 1e-3,
-            ode_trace: Trace::Rademacher,
-            ode_probes: 1,
-            iw_items: 0,
-            iw_samples: 8,
-            reconstruction_items: 1000,
-            samples: 0,
-            seed: 1,
-            after_training: None,
-        }
-    }
-}
-
 /// The length of a stage as a config states it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum StageBudget {
@@ -343,6 +197,31 @@ impl StageBudget {
 }
 
 impl VaeStage {
+    /// Check every value.
+    pub(super) fn validate(&self) -> Result<()> {
+        self.budget()?;
+        self.optimizer.validate("train.vae.optimizer")?;
+        positive("train.vae.learning_rate", self.learning_rate)?;
+        positive("train.vae.gradient_clip", self.gradient_clip)?;
+        for (key, value) in [
+            ("warmup", self.warmup),
+            ("final_ratio", self.final_ratio),
+            ("kl_annealing", self.kl_annealing),
+            ("kl_start", self.kl_start),
+            ("kl_end", self.kl_end),
+        ] {
+            share(&format!("train.vae.{key}"), value)?;
+        }
+        not_negative("train.vae.free_bits", self.free_bits)?;
+        not_negative("train.vae.inactive_kl", self.inactive_kl)?;
+        not_negative("train.vae.regularizer", self.regularizer)?;
+        if let Some(start) = self.regularizer_start {
+            positive("train.vae.regularizer_start", start)?;
+            positive("train.vae.regularizer", self.regularizer)?;
+        }
+        balanced("train.vae", self.kl_balance, self.kl_annealing)
+    }
+
     /// The length of the stage.
     ///
     /// # Errors
@@ -375,6 +254,24 @@ fn annealed(start: f64, end: f64, share: f64, progress: f64) -> f64 {
 }
 
 impl LsgmStage {
+    /// Check every value.
+    pub(super) fn validate(&self) -> Result<()> {
+        self.budget()?;
+        self.prior_optimizer.validate("train.lsgm.prior_optimizer")?;
+        self.vae_optimizer.validate("train.lsgm.vae_optimizer")?;
+        positive("train.lsgm.prior_learning_rate", self.prior_learning_rate)?;
+        positive("train.lsgm.vae_learning_rate", self.vae_learning_rate)?;
+        positive("train.lsgm.gradient_clip", self.gradient_clip)?;
+        share("train.lsgm.warmup", self.warmup)?;
+        share("train.lsgm.final_ratio", self.final_ratio)?;
+        share("train.lsgm.kl_annealing", self.kl_annealing)?;
+        share("train.lsgm.kl_start", self.kl_start)?;
+        share("train.lsgm.encoder_gradient_warmup", self.encoder_gradient_warmup)?;
+        not_negative("train.lsgm.regularizer", self.regularizer)?;
+        balanced("train.lsgm", self.kl_balance, self.kl_annealing)?;
+        self.check_algorithm()
+    }
+
     /// The length of the stage.
     ///
     /// # Errors
@@ -390,6 +287,22 @@ impl LsgmStage {
     pub fn check_sde(&self, sde: &Sde) -> Result<()> {
         self.weighting.check("train.lsgm.weighting", sde)?;
         self.encoder_weighting.check("train.lsgm.encoder_weighting", sde)
+    }
+
+    /// Check the values that depend on the prior.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a term of the prior's own where prior and encoder share one pass through the network.
+    pub fn validate_with(&self, prior: &PriorConfig) -> Result<()> {
+        if prior.network.has_loss() && !self.prior_only && self.algorithm != 3 {
+            let message = format!(
+                "belongs to an objective of the prior alone, and algorithm {} has none: set train.lsgm.prior_only = true or \
+                 train.lsgm.algorithm = 3, or leave it at 0",
+                self.algorithm
+            );
+            return Err(Error::config("prior.network.category_weight", message));
+        }
+        Ok(())
     }
 
     fn check_algorithm(&self) -> Result<()> {
@@ -428,149 +341,6 @@ impl LsgmStage {
     }
 }
 
-impl TrainConfig {
-    /// Check every value.
-    ///
-    /// # Errors
-    /// [`Error::Config`] with the full key of the first value that cannot be used.
-    pub fn validate(&self) -> Result<()> {
-        at_least("train.batch_size", self.batch_size, 1)?;
-        at_least("train.accumulate", self.accumulate, 1)?;
-        if self.accumulate > self.batch_size {
-            let message = format!("a batch of {} items has no {} parts", self.batch_size, self.accumulate);
-            return Err(Error::config("train.accumulate", message));
-        }
-        at_least("train.checkpoint_every", self.checkpoint_every as usize, 1)?;
-        at_least("train.log_every", self.log_every as usize, 1)?;
-        share("train.ema_decay", self.ema_decay)?;
-        let v = &self.vae;
-        v.budget()?;
-        v.optimizer.validate("train.vae.optimizer")?;
-        positive("train.vae.learning_rate", v.learning_rate)?;
-        positive("train.vae.gradient_clip", v.gradient_clip)?;
-        for (key, value) in [
-            ("warmup", v.warmup),
-            ("final_ratio", v.final_ratio),
-            ("kl_annealing", v.kl_annealing),
-            ("kl_start", v.kl_start),
-            ("kl_end", v.kl_end),
-        ] {
-            share(&format!("train.vae.{key}"), value)?;
-        }
-        not_negative("train.vae.free_bits", v.free_bits)?;
-        not_negative("train.vae.inactive_kl", v.inactive_kl)?;
-        not_negative("train.vae.regularizer", v.regularizer)?;
-        if let Some(start) = v.regularizer_start {
-            positive("train.vae.regularizer_start", start)?;
-            positive("train.vae.regularizer", v.regularizer)?;
-        }
-        balanced("train.vae", v.kl_balance, v.kl_annealing)?;
-        let l = &self.lsgm;
-        l.budget()?;
-        l.prior_optimizer.validate("train.lsgm.prior_optimizer")?;
-        l.vae_optimizer.validate("train.lsgm.vae_optimizer")?;
-        positive("train.lsgm.prior_learning_rate", l.prior_learning_rate)?;
-        positive("train.lsgm.vae_learning_rate", l.vae_learning_rate)?;
-        positive("train.lsgm.gradient_clip", l.gradient_clip)?;
-        share("train.lsgm.warmup", l.warmup)?;
-        share("train.lsgm.final_ratio", l.final_ratio)?;
-        share("train.lsgm.kl_annealing", l.kl_annealing)?;
-        share("train.lsgm.kl_start", l.kl_start)?;
-        share("train.lsgm.encoder_gradient_warmup", l.encoder_gradient_warmup)?;
-        not_negative("train.lsgm.regularizer", l.regularizer)?;
-        balanced("train.lsgm", l.kl_balance, l.kl_annealing)?;
-        l.check_algorithm()
-    }
-
-    /// Train the selected stages within `total`, shared between them as their own lengths are (equally where these have
-    /// different units). Schedules follow the share that is used.
-    ///
-    /// # Errors
-    /// When the stages' own lengths are not valid.
-    pub fn limit_time(&mut self, total: Duration, stages: StageSelection) -> Result<()> {
-        let total = total.as_secs_f64();
-        let share = match stages {
-            StageSelection::Vae => 1.0,
-            StageSelection::Lsgm => 0.0,
-            StageSelection::All => self.vae_share()?,
-        };
-        let text = |seconds: f64| Some(format!("{}ms", (seconds * 1000.0).round()));
-        if stages != StageSelection::Lsgm {
-            (self.vae.steps, self.vae.epochs, self.vae.time_budget) = (None, None, text(total * share));
-        }
-        if stages != StageSelection::Vae {
-            (self.lsgm.steps, self.lsgm.epochs, self.lsgm.time_budget) = (None, None, text(total * (1.0 - share)));
-        }
-        Ok(())
-    }
-
-    fn vae_share(&self) -> Result<f64> {
-        let (a, b) = match (self.vae.budget()?, self.lsgm.budget()?) {
-            (StageBudget::Steps(a), StageBudget::Steps(b)) => (a as f64, b as f64),
-            (StageBudget::Epochs(a), StageBudget::Epochs(b)) | (StageBudget::Seconds(a), StageBudget::Seconds(b)) => {
-                (a, b)
-            }
-            _ => (1.0, 1.0),
-        };
-        Ok(if a + b > 0.0 { a / (a + b) } else { 0.5 })
-    }
-}
-
-impl SampleConfig {
-    /// The solver with its options.
-    pub(crate) fn solver(&self) -> SolverConfig {
-        let Self { solver, steps, grid, tolerance, snr, .. } = *self;
-        SolverConfig { solver, steps, grid, tolerance, snr, t_eps: None }
-    }
-
-    /// Check every value.
-    ///
-    /// # Errors
-    /// [`Error::Config`] with the full key of the first value that cannot be used.
-    pub fn validate(&self) -> Result<()> {
-        at_least("sample.batch_size", self.batch_size, 1)?;
-        self.solver().validate("sample")?;
-        not_negative("sample.temperature", self.temperature)?;
-        not_negative("sample.context", self.context)
-    }
-
-    /// Check the values that depend on the prior.
-    ///
-    /// # Errors
-    /// [`Error::Config`] for a weight of the context where the score network does not tell it from the rest.
-    pub fn validate_with(&self, prior: &PriorConfig) -> Result<()> {
-        if self.context != 1.0 && !prior.network.has_guidance() {
-            let message = "this prior.network does not tell the context from the rest: leave it at 1, or choose kind = \"mixture\"";
-            return Err(Error::config("sample.context", message));
-        }
-        Ok(())
-    }
-}
-
-impl EvaluateConfig {
-    /// The options of the ODE likelihood.
-    pub(crate) fn ode_options(&self) -> OdeOptions {
-        OdeOptions {
-            tolerance: self.ode_tolerance,
-            trace: self.ode_trace,
-            probes: self.ode_probes,
-            ..OdeOptions::default()
-        }
-    }
-
-    /// Check every value.
-    ///
-    /// # Errors
-    /// [`Error::Config`] with the full key of the first value that cannot be used.
-    pub fn validate(&self) -> Result<()> {
-        at_least("evaluate.batch_size", self.batch_size, 1)?;
-        at_least("evaluate.time_samples", self.time_samples, 1)?;
-        at_least("evaluate.ode_probes", self.ode_probes, 1)?;
-        at_least("evaluate.iw_samples", self.iw_samples, 1)?;
-        positive("evaluate.ode_tolerance", self.ode_tolerance)
-    }
-}
-
 /// KL balancing has a meaning only while the KL terms are annealed.
 fn balanced(section: &str, balance: bool, annealing: f64) -> Result<()> {
     if balance && annealing == 0.0 {
@@ -578,34 +348,6 @@ fn balanced(section: &str, balance: bool, annealing: f64) -> Result<()> {
         return Err(Error::config(format!("{section}.kl_balance"), message));
     }
     Ok(())
-}
-
-fn at_least(key: &str, value: usize, least: usize) -> Result<()> {
-    if value < least { Err(Error::config(key, format!("{value} is too small: give at least {least}"))) } else { Ok(()) }
-}
-
-fn positive(key: &str, value: f64) -> Result<()> {
-    if value.is_finite() && value > 0.0 {
-        Ok(())
-    } else {
-        Err(Error::config(key, format!("{value} is not a positive number")))
-    }
-}
-
-fn not_negative(key: &str, value: f64) -> Result<()> {
-    if value.is_finite() && value >= 0.0 {
-        Ok(())
-    } else {
-        Err(Error::config(key, format!("{value} is negative or not a number")))
-    }
-}
-
-fn share(key: &str, value: f64) -> Result<()> {
-    if (0.0..=1.0).contains(&value) {
-        Ok(())
-    } else {
-        Err(Error::config(key, format!("{value} does not lie between 0 and 1")))
-    }
 }
 
 #[cfg(test)]

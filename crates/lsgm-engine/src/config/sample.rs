@@ -1,0 +1,70 @@
+use lsgm_core::{Error, Result};
+use lsgm_prior::PriorConfig;
+use lsgm_prior::solvers::{Grid, Solver, SolverConfig};
+use serde::{Deserialize, Serialize};
+
+use super::checks::{at_least, not_negative};
+
+/// Section `[sample]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SampleConfig {
+    /// The solver of the reverse diffusion.
+    pub solver: Solver,
+    /// Relative and absolute tolerance of the adaptive solver `rk45`.
+    pub tolerance: f64,
+    /// Steps of the other solvers.
+    pub steps: usize,
+    /// How these steps are spread over time.
+    pub grid: Grid,
+    /// Size of the Langevin steps of `predictor-corrector`.
+    pub snr: f64,
+    /// Standard deviation of the Normal at t = 1 from which sampling starts.
+    pub temperature: f64,
+    /// How often what a latent's context says counts. 1 is the model itself; more, such as 4, makes parts of a sample agree
+    /// with each other at the price of variety. For `prior.network.kind = "mixture"`; bounds know nothing of it, nor do
+    /// reconstructions and interpolations.
+    pub context: f64,
+    /// Show the mean of p(x | z); otherwise a draw from it.
+    pub mean: bool,
+    /// Items that go through the solver together.
+    pub batch_size: usize,
+}
+
+impl Default for SampleConfig {
+    fn default() -> Self {
+        let SolverConfig { solver, steps, grid, tolerance, snr, .. } = SolverConfig::default();
+        Self { solver, tolerance, steps, grid, snr, temperature: 1.0, context: 1.0, mean: true, batch_size: 100 }
+    }
+}
+
+impl SampleConfig {
+    /// The solver with its options.
+    pub(crate) fn solver(&self) -> SolverConfig {
+        let Self { solver, steps, grid, tolerance, snr, .. } = *self;
+        SolverConfig { solver, steps, grid, tolerance, snr, t_eps: None }
+    }
+
+    /// Check every value.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the full key of the first value that cannot be used.
+    pub fn validate(&self) -> Result<()> {
+        at_least("sample.batch_size", self.batch_size, 1)?;
+        self.solver().validate("sample")?;
+        not_negative("sample.temperature", self.temperature)?;
+        not_negative("sample.context", self.context)
+    }
+
+    /// Check the values that depend on the prior.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a weight of the context where the score network does not tell it from the rest.
+    pub fn validate_with(&self, prior: &PriorConfig) -> Result<()> {
+        if self.context != 1.0 && !prior.network.has_guidance() {
+            let message = "this prior.network does not tell the context from the rest: leave it at 1, or choose kind = \"mixture\"";
+            return Err(Error::config("sample.context", message));
+        }
+        Ok(())
+    }
+}
