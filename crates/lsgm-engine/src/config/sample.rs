@@ -21,9 +21,10 @@ pub struct SampleConfig {
     pub snr: f64,
     /// Standard deviation of the Normal at t = 1 from which sampling starts.
     pub temperature: f64,
-    /// How often what a latent's context says counts. 1 is the model itself; more, such as 4, makes parts of a sample agree
-    /// with each other at the price of variety. For `prior.network.kind = "mixture"`; bounds know nothing of it, nor do
-    /// reconstructions and interpolations.
+    /// How often what a latent's context says counts: the power that the shares which it leaves to the components are taken
+    /// to, as a language model is sampled at a temperature of `1 / context`. 1 is the model itself; more, such as 2, makes
+    /// parts of a sample agree with each other at the price of variety. For `prior.network.kind = "mixture"`; bounds know
+    /// nothing of it, nor do reconstructions and interpolations.
     pub context: f64,
     /// Show the mean of p(x | z); otherwise a draw from it.
     pub mean: bool,

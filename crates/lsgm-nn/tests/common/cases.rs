@@ -89,6 +89,7 @@ fn convolutions() -> Vec<Case> {
         ([2, 17, 6, 7], [9, 17, 3, 3], Conv2dConfig { padding: (0, 1), ..plain }),
         ([2, 2, 7, 9], [3, 2, 3, 3], plain),
         ([1, 2, 6, 5], [3, 2, 2, 2], plain.with_stride((3, 3))),
+        ([2, 2, 9, 11], [3, 2, 5, 7], Conv2dConfig { padding: (2, 4), ..plain.with_stride((2, 4)) }),
         ([2, 3, 8, 8], [4, 3, 3, 3], Conv2dConfig::same((3, 3)).with_stride((2, 2))),
         ([2, 3, 8, 6], [4, 3, 4, 4], Conv2dConfig { padding: (1, 1), ..plain.with_stride((2, 2)) }),
         ([2, 3, 5, 6], [4, 3, 1, 1], plain.with_stride((2, 3))),
@@ -286,6 +287,12 @@ pub(crate) fn large() -> Vec<Case> {
             [5, 12, 16, 16],
             [20, 12, 4, 4],
             Conv2dConfig { padding: (1, 1), ..Conv2dConfig::default().with_stride((2, 2)) },
+        ),
+        // Windows far apart, which overlap.
+        (
+            [9, 12, 32, 31],
+            [20, 12, 7, 6],
+            Conv2dConfig { padding: (2, 3), ..Conv2dConfig::default().with_stride((4, 4)) },
         ),
         ([1, 8, 28, 28], [16, 8, 3, 3], Conv2dConfig::same((3, 3))),
         ([3, 1, 28, 28], [32, 1, 3, 3], Conv2dConfig::same((3, 3))),

@@ -286,8 +286,8 @@ mod tests {
         }
     }
 
-    /// A small network whose context says something, its last weight, latents and times.
-    fn with_context() -> (Mixture, Var, Tensor, Tensor) {
+    /// A small network whose context says something, latents and times.
+    fn with_context() -> (Mixture, Tensor, Tensor) {
         let transformer = TransformerConfig { channels: 8, heads: 2, blocks: 1, embedding: 8, ..Default::default() };
         let config = MixtureConfig { components: 5, spread: 0.8, category_weight: 2.0, transformer };
         let shape = LatentShape::line(2, 3);
@@ -297,13 +297,13 @@ mod tests {
         let (_, last) = store.vars().into_iter().find(|(name, _)| name == "final_layer.linear.weight").unwrap();
         last.set(&rng.normal_tensor(last.shape().clone(), DType::F64, &Device::Cpu).unwrap()).unwrap();
         let z = rng.normal_tensor(shape.dims(2), DType::F64, &Device::Cpu).unwrap();
-        (network, last, z, Tensor::new(&[0.3, 0.6], &Device::Cpu).unwrap())
+        (network, z, Tensor::new(&[0.3, 0.6], &Device::Cpu).unwrap())
     }
 
     /// The cross entropy with the components that the latents come from, by the definition of the mixture.
     #[test]
     fn the_loss_of_categories_is_their_cross_entropy() {
-        let (network, _, z_0, t) = with_context();
+        let (network, z_0, t) = with_context();
         let mut rng = Rng::new(3);
         let (noise, loss) = network.forward_to(&z_0, &t, &z_0, &mut Pass::eval(&mut rng)).unwrap();
         assert_eq!(noise.dims(), z_0.dims());
@@ -335,20 +335,27 @@ mod tests {
         }
     }
 
-    /// Counted once it is the network, not at all it is the mixture without context.
+    /// Counted once it is the network; else components have the shares that the context leaves them to that power.
     #[test]
-    fn guidance_weighs_the_context() {
-        let (network, last, z, t) = with_context();
-        let mut rng = Rng::new(3);
-        let mut guided = |network: &Mixture, strength: f64| {
-            let noise = network.guided(&z, &t, strength, &mut Pass::eval(&mut rng)).unwrap();
-            noise.flatten_all().unwrap().to_vec1::<f64>().unwrap()
-        };
-        let (full, none, double) = (guided(&network, 1.0), guided(&network, 0.0), guided(&network, 2.0));
-        last.set(&last.zeros_like().unwrap()).unwrap();
-        assert_eq!(none, guided(&network, 1.0));
-        assert!(full.iter().zip(&none).zip(&double).all(|((a, b), c)| a != b && a != c));
-        let forward = network.forward(&z, &t, &mut Pass::eval(&mut Rng::new(3))).unwrap();
-        assert_eq!(none, forward.flatten_all().unwrap().to_vec1::<f64>().unwrap());
+    fn guidance_is_a_power_of_the_shares() {
+        let (network, z, t) = with_context();
+        let shares = vec![0.1, -0.4, 0.8, -1.2, 0.3];
+        set(&network.log_shares, shares.clone()).unwrap();
+        let shares = Tensor::new(shares, &Device::Cpu).unwrap();
+        let values = |noise: Tensor| noise.flatten_all().unwrap().to_vec1::<f64>().unwrap();
+        let reading = network.read(&z, &t, &mut Pass::eval(&mut Rng::new(3))).unwrap();
+        for strength in [0.0, 0.5, 1.0, 3.0] {
+            let likelihood = reading.guess.broadcast_sub(&shares).unwrap();
+            let told = (reading.context.broadcast_add(&shares).unwrap() * strength).unwrap();
+            let noise =
+                reading.mixture.noise(&reading.tokens, &softmax(&(likelihood + told).unwrap()).unwrap()).unwrap();
+            let expected = values(network.patches.merge(&noise, 2).unwrap());
+            let found = values(network.guided(&z, &t, strength, &mut Pass::eval(&mut Rng::new(3))).unwrap());
+            for (a, b) in found.iter().zip(&expected) {
+                assert!((a - b).abs() < 1e-12, "{a} and {b} at {strength}");
+            }
+            let forward = values(network.forward(&z, &t, &mut Pass::eval(&mut Rng::new(3))).unwrap());
+            assert_eq!(found == forward, strength == 1.0);
+        }
     }
 }
