@@ -49,6 +49,13 @@ fn convolutions(c: &mut Criterion) {
     measure(c, "conv1d 7", &[&[8, 64, 4096], &[64, 64, 7]], |v| {
         ops::conv1d(&v[0], &v[1], None, &Conv1dConfig::same(7))
     });
+    measure(c, "conv1d 256 stride 128", &[&[16, 1, 8192], &[128, 1, 256]], |v| {
+        ops::conv1d(&v[0], &v[1], None, &Conv1dConfig { stride: 128, padding: 64, ..Default::default() })
+    });
+    measure(c, "conv_transpose1d 256 stride 128", &[&[16, 128, 64], &[128, 1, 256]], |v| {
+        let config = ConvTranspose1dConfig { stride: 128, padding: 64, ..Default::default() };
+        ops::conv_transpose1d(&v[0], &v[1], None, &config)
+    });
     measure(c, "conv_transpose1d 4 stride 2", &[&[8, 64, 2048], &[64, 64, 4]], |v| {
         let config = ConvTranspose1dConfig { stride: 2, padding: 1, ..Default::default() };
         ops::conv_transpose1d(&v[0], &v[1], None, &config)
