@@ -71,7 +71,7 @@ impl EvaluateConfig {
     /// Check every value.
     ///
     /// # Errors
-    /// [`Error::Config`] with the full key of the first value that cannot be used.
+    /// [`Error::Config`](lsgm_core::Error::Config) with the full key of the first value that cannot be used.
     pub fn validate(&self) -> Result<()> {
         at_least("evaluate.batch_size", self.batch_size, 1)?;
         at_least("evaluate.time_samples", self.time_samples, 1)?;
