@@ -101,7 +101,7 @@ fn gradient_body<I: Isa, T: Float>(function: Function, x: &[T], gy: &[T], dx: &m
 }
 
 #[inline(always)]
-pub(super) fn total_body<I: Isa, T: Float>(x: &[T]) -> f64 {
+fn total_body<I: Isa, T: Float>(x: &[T]) -> f64 {
     let [total] = register_sums::<I, T, _, _>([x], [T::ZERO], |simd, [x], [sum]| [T::plus(simd, sum, x)]);
     total
 }

@@ -2,13 +2,13 @@
 
 use rayon::prelude::*;
 
-use super::pointwise::{dot_body as dot, total_body as total};
 use super::{Float, Isa, dispatch, max, sums_in, uninit};
 
 /// Divide exponentials by their sum; returns the sum.
 #[inline(always)]
 fn normalise<I: Isa, T: Float>(exponentials: &mut [T]) -> T {
-    let total = T::of(total::<I, T>(exponentials));
+    let [total] = sums_in::<I, _, _, _>([&*exponentials], |[v]| [v]);
+    let total = T::of(total);
     let scale = T::ONE / total;
     for v in exponentials.iter_mut() {
         *v *= scale;
@@ -56,7 +56,8 @@ fn log_softmax_body<I: Isa, T: Float>(x: &[T], width: usize, y: &mut [T]) {
 #[inline(always)]
 fn softmax_gradient_body<I: Isa, T: Float>(y: &[T], gy: &[T], width: usize, dx: &mut [T]) {
     for ((d, y), gy) in dx.chunks_exact_mut(width).zip(y.chunks_exact(width)).zip(gy.chunks_exact(width)) {
-        let dot = T::of(dot::<I, T>(y, gy));
+        let [dot] = sums_in::<I, _, _, _>([y, gy], |[y, g]| [y * g]);
+        let dot = T::of(dot);
         for ((d, y), g) in d.iter_mut().zip(y).zip(gy) {
             *d = *y * (*g - dot);
         }
@@ -66,7 +67,8 @@ fn softmax_gradient_body<I: Isa, T: Float>(y: &[T], gy: &[T], width: usize, dx: 
 #[inline(always)]
 fn log_softmax_gradient_body<I: Isa, T: Float>(y: &[T], gy: &[T], width: usize, dx: &mut [T]) {
     for ((d, y), gy) in dx.chunks_exact_mut(width).zip(y.chunks_exact(width)).zip(gy.chunks_exact(width)) {
-        let total = T::of(total::<I, T>(gy));
+        let [total] = sums_in::<I, _, _, _>([gy], |[g]| [g]);
+        let total = T::of(total);
         for ((d, y), g) in d.iter_mut().zip(y).zip(gy) {
             *d = *g - y.exp::<I>() * total;
         }
@@ -93,7 +95,8 @@ fn score_gradient_body<I: Isa, T: Float>(
 ) {
     let rows = dp.chunks_exact_mut(width).zip(p.chunks_exact(width));
     for ((dp, p), (y, gy)) in rows.zip(y.chunks_exact(dim).zip(gy.chunks_exact(dim))) {
-        let dot = T::of(dot::<I, T>(y, gy));
+        let [dot] = sums_in::<I, _, _, _>([y, gy], |[y, g]| [y * g]);
+        let dot = T::of(dot);
         for (dp, p) in dp.iter_mut().zip(p) {
             *dp = *p * (*dp - dot) * scale;
         }

@@ -21,10 +21,10 @@ pub(crate) fn weight_gradient<T: Float>(g: &Geometry, x: &[T], gy: &[T]) -> Vec<
     let g = &g.simplified();
     let planes = g.input_planes();
     let (terms, set) = (g.cin * g.taps(), InstructionSet::selected());
-    // Blocks of output channels times parts of the batch make about eight tasks, whatever the number of threads.
+    // Blocks of output channels times parts of the batch make eight tasks or a few more, whatever the number of threads.
     let channels = if g.cout <= FEW { g.cout } else { g.cout.div_ceil(g.cout.div_ceil(128)).next_multiple_of(16) };
     let blocks = g.cout.div_ceil(channels);
-    let images = g.batch.div_ceil(8usize.div_ceil(blocks * g.groups.min(4)).max(2));
+    let images = g.batch.div_ceil(8usize.div_ceil(blocks * g.groups.min(4)).next_power_of_two().max(2));
     let (input, output) = (x.len() / g.batch, gy.len() / g.batch);
     let parts: Vec<Vec<T>> = x
         .par_chunks(images * input)
