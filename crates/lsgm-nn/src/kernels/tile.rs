@@ -54,8 +54,8 @@ pub(crate) const LARGEST: usize = 24 * 16;
 /// `k`, and `c` is contiguous.
 ///
 /// # Safety
-/// `(rows, vectors)` is a size of [`Shape::size`], or half the rows of one, `vectors` perhaps cut by [`tail_vectors`]; `a` has `rows · offsets.len()` elements, `b`
-/// has `vectors · lanes` elements at every offset, `c` has room for the block.
+/// `(rows, vectors)` is a size of [`Shape::size`], or half the rows of one, `vectors` perhaps cut by [`tail_vectors`]; `a` has
+/// `rows · offsets.len()` elements, `b` has `vectors · lanes` elements at every offset, `c` has room for the block.
 #[inline(always)]
 pub(crate) unsafe fn outer<S: Simd, T: Float>(
     simd: S,
