@@ -111,14 +111,9 @@ impl Mixture {
         Ok(Reading { mixture, tokens, guess, context })
     }
 
-    /// The noise, with the word of the context counted `strength` times: the shares that it leaves to the components are
-    /// taken to that power, as a language model is sampled at a temperature of `1 / strength`.
-    fn noise(&self, reading: &Reading, strength: f64, items: usize) -> Result<Tensor> {
-        // `guess` has the shares without the context once.
-        let shares = (&self.log_shares * (strength - 1.0))?;
-        let logits = (&reading.guess + (&reading.context * strength)?)?.broadcast_add(&shares)?;
-        let probabilities = softmax(&logits)?;
-        self.patches.merge(&reading.mixture.noise(&reading.tokens, &probabilities)?, items)
+    /// The noise in tokens whose components have these logarithms of weights.
+    fn noise(&self, reading: &Reading, logits: &Tensor, items: usize) -> Result<Tensor> {
+        self.patches.merge(&reading.mixture.noise(&reading.tokens, &softmax(logits)?)?, items)
     }
 
     /// Cross entropy between the components of `z_0` and what the context says of them, `[B]` nats.
@@ -188,11 +183,18 @@ impl Diffused {
 
 impl ScoreNetwork for Mixture {
     fn forward(&self, z_t: &Tensor, t: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
-        self.guided(z_t, t, 1.0, pass)
+        let reading = self.read(z_t, t, pass)?;
+        self.noise(&reading, &(&reading.guess + &reading.context)?, z_t.dim(0)?)
     }
 
+    /// The shares that the context leaves to the components are taken to the power `strength`, as a language model is sampled
+    /// at a temperature of `1 / strength`.
     fn guided(&self, z_t: &Tensor, t: &Tensor, strength: f64, pass: &mut Pass<'_>) -> Result<Tensor> {
-        self.noise(&self.read(z_t, t, pass)?, strength, z_t.dim(0)?)
+        let reading = self.read(z_t, t, pass)?;
+        // `guess` has the shares without the context once.
+        let shares = (&self.log_shares * (strength - 1.0))?;
+        let logits = (&reading.guess + (&reading.context * strength)?)?.broadcast_add(&shares)?;
+        self.noise(&reading, &logits, z_t.dim(0)?)
     }
 
     fn forward_to(
@@ -203,7 +205,7 @@ impl ScoreNetwork for Mixture {
         pass: &mut Pass<'_>,
     ) -> Result<(Tensor, Option<Tensor>)> {
         let reading = self.read(z_t, t, pass)?;
-        let noise = self.noise(&reading, 1.0, z_t.dim(0)?)?;
+        let noise = self.noise(&reading, &(&reading.guess + &reading.context)?, z_t.dim(0)?)?;
         if self.category_weight == 0.0 {
             return Ok((noise, None));
         }
