@@ -310,6 +310,34 @@ fn snake_is_its_formula_far_from_zero_too() {
     assert!(ops::snake(&x, &tensor(vec![1.0; 2], 2)).is_err());
 }
 
+#[test]
+fn diffused_gaussians_are_the_factors_of_their_logarithms() {
+    let (means, logs, shares) = (normal(1, (5, 9)), normal(2, (5, 9)), normal(3, 5));
+    let moments = [(1.0, 0.0), (0.6, 0.64)];
+    let y = values(&normal(4, 9));
+    let rows = moments.iter().flat_map(|(m, noise)| {
+        let gaussians = values(&means).into_iter().zip(values(&logs)).collect::<Vec<_>>();
+        let of = |k: usize| {
+            let terms = gaussians[9 * k..9 * (k + 1)].iter().zip(&y).map(|((c, log), y)| {
+                let v = m * m * log.exp() + noise;
+                -0.5 * ((y - m * c).powi(2) / v + v.ln())
+            });
+            values(&shares)[k] + terms.sum::<f64>()
+        };
+        (0..5).map(of).collect::<Vec<f64>>()
+    });
+    let features: Vec<f64> =
+        y.iter().copied().chain(y.iter().map(|y| -0.5 * y * y)).chain(std::iter::once(1.0)).collect();
+    let features = tensor(features, (19, 1));
+    check(&tensor(rows.collect(), (2, 5, 1)), &[&means, &logs, &shares], |t| {
+        let factors = ops::diffused_gaussians(&t[0], &t[1], &t[2], &moments).unwrap();
+        let products = factors.flatten(0, 1).unwrap().matmul(&features.to_dtype(factors.dtype()).unwrap()).unwrap();
+        products.reshape((2, 5, 1)).unwrap()
+    });
+    assert!(ops::diffused_gaussians(&means, &logs, &normal(3, 4), &moments).is_err());
+    assert!(ops::diffused_gaussians(&means, &logs, &shares, &[]).is_err());
+}
+
 /// `[levels, 3·K, 1]`: the same mixture for every level.
 fn mixture(parts: &[(f64, f64, f64)], levels: usize) -> Tensor {
     let row: Vec<f64> =

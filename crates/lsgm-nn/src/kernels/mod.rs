@@ -17,6 +17,7 @@ pub(crate) mod conv;
 pub(crate) mod cuda;
 #[cfg(feature = "cudnn")]
 pub(crate) mod cudnn;
+pub(crate) mod diffused_gaussians;
 pub(crate) mod linear;
 pub(crate) mod logistic;
 pub(crate) mod logistic_mixture;

@@ -11,6 +11,7 @@ mod conv;
 #[cfg(any(test, feature = "cudnn"))]
 mod cudnn;
 mod custom;
+mod diffused_gaussians;
 mod embedding;
 #[cfg(feature = "cuda")]
 mod fused_norm;
@@ -41,6 +42,7 @@ pub use conv::{
 pub(crate) use cudnn::Part;
 pub(crate) use custom::has_kernel;
 pub use custom::{is_synchronous, without_kernels};
+pub use diffused_gaussians::diffused_gaussians;
 pub use embedding::embedding;
 pub use gated_residual::gated_residual;
 pub use likelihood::{bernoulli_log_prob, categorical_log_prob};

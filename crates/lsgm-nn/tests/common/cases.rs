@@ -28,6 +28,7 @@ pub(crate) fn small() -> Vec<Case> {
     all.extend(layouts());
     all.extend(snakes());
     all.extend(logistic_mixtures());
+    all.extend(gaussians());
     all
 }
 
@@ -328,6 +329,19 @@ fn snakes() -> Vec<Case> {
             let alpha = (normal(8, shape[1]).abs().unwrap() + 0.3).unwrap();
             case(format!("snake {shape:?}"), vec![(normal(7, shape) * 3.0).unwrap(), alpha], |t| {
                 ops::snake(&t[0], &t[1])
+            })
+        })
+        .collect()
+}
+
+/// Gaussians at the start of a diffusion, on its way and at its end.
+fn gaussians() -> Vec<Case> {
+    [(1, 1), (7, 3), (300, 19)]
+        .into_iter()
+        .map(|shape| {
+            let inputs = vec![normal(1, shape), (normal(2, shape) - 1.0).unwrap(), normal(3, shape.0)];
+            case(format!("diffused_gaussians {shape:?}"), inputs, |t| {
+                ops::diffused_gaussians(&t[0], &t[1], &t[2], &[(1.0, 0.0), (0.8, 0.36), (0.01, 1.0)])
             })
         })
         .collect()

@@ -2,7 +2,7 @@
 
 use candle_core::{D, DType, Tensor, Var};
 use lsgm_core::{Error, Init, LatentShape, Params, Pass, Result, Rng};
-use lsgm_nn::ops::{linear, log_softmax, softmax};
+use lsgm_nn::ops::{diffused_gaussians, linear, log_softmax, softmax};
 use lsgm_nn::{Linear, init};
 use serde::{Deserialize, Serialize};
 
@@ -118,9 +118,12 @@ impl Mixture {
 
     /// Cross entropy between the components of `z_0` and what the context says of them, `[B]` nats.
     fn category_loss(&self, reading: &Reading, z_0: &Tensor) -> Result<Tensor> {
-        let start = Tensor::zeros(z_0.dim(0)?, z_0.dtype(), z_0.device())?;
         let tokens = self.patches.split(&z_0.detach())?;
-        let components = softmax(&self.diffused(&start)?.log_weights(&tokens)?)?.detach();
+        let (items, count, width) = tokens.dims3()?;
+        // At t = 0 all items have the same mixture.
+        let start = self.diffused(&Tensor::zeros(1, z_0.dtype(), z_0.device())?)?;
+        let weights = start.log_weights(&tokens.reshape((1, items * count, width))?)?.detach();
+        let components = softmax(&weights)?.reshape((items, count, ()))?;
         // The Gaussians themselves are a matter of the score.
         let told = log_softmax(&(reading.guess.detach() + &reading.context)?)?;
         Ok((components * told)?.flatten_from(1)?.sum(D::Minus1)?.neg()?)
@@ -129,17 +132,13 @@ impl Mixture {
     /// The mixture at the times of a batch.
     fn diffused(&self, t: &Tensor) -> Result<Diffused> {
         let times: Vec<f64> = t.to_dtype(DType::F64)?.to_vec1()?;
-        let column = |value: &dyn Fn(f64) -> f64| -> Result<Tensor> {
-            let values: Vec<f64> = times.iter().map(|&t| value(t)).collect();
-            Ok(Tensor::new(values, t.device())?.reshape(((), 1, 1))?.to_dtype(t.dtype())?)
-        };
-        let (m, sigma) = (column(&|t| self.sde.mean_coefficient(t))?, column(&|t| self.sde.sigma(t))?);
-        let log_variance = self.log_variance.exp()?.broadcast_mul(&m.sqr()?)?.broadcast_add(&sigma.sqr()?)?.log()?;
-        let precision = log_variance.neg()?.exp()?;
-        let pull = precision.broadcast_mul(&m)?.broadcast_mul(&self.means)?;
-        let squares = pull.broadcast_mul(&m)?.broadcast_mul(&self.means)?;
-        let offset = ((squares + log_variance)?.sum(D::Minus1)? * -0.5)?.broadcast_add(&self.log_shares)?;
-        Ok(Diffused { sigma, precision, pull, offset: offset.unsqueeze(1)? })
+        let sigmas: Vec<f64> = times.iter().map(|&t| self.sde.sigma(t)).collect();
+        let moments: Vec<_> =
+            times.iter().zip(&sigmas).map(|(&t, sigma)| (self.sde.mean_coefficient(t), sigma * sigma)).collect();
+        Ok(Diffused {
+            sigma: Tensor::new(sigmas, t.device())?.reshape(((), 1, 1))?.to_dtype(t.dtype())?,
+            factors: diffused_gaussians(&self.means, &self.log_variance, &self.log_shares, &moments)?,
+        })
     }
 }
 
@@ -157,26 +156,24 @@ struct Reading {
 struct Diffused {
     /// `σ_t`, `[B, 1, 1]`.
     sigma: Tensor,
-    /// `1 / v_k`, `[B, K, D]`.
-    precision: Tensor,
-    /// `m_t c_k / v_k`, `[B, K, D]`.
-    pull: Tensor,
-    /// What `log π_k N(y; m_t c_k, v_k)` holds beside `y`, up to what all components share: `[B, 1, K]`.
-    offset: Tensor,
+    /// `m_t c_k / v_k`, `1 / v_k`, and what `log π_k N(y; m_t c_k, v_k)` holds beside `y`: `[B, K, 2 D + 1]`.
+    factors: Tensor,
 }
 
 impl Diffused {
     /// `log π_k N(y; m_t c_k, v_k)` of tokens `[B, L, D]`, up to what all components share: `[B, L, K]`.
     fn log_weights(&self, tokens: &Tensor) -> Result<Tensor> {
-        let features = Tensor::cat(&[tokens, &(tokens.sqr()? * -0.5)?], D::Minus1)?;
-        let coefficients = Tensor::cat(&[&self.pull, &self.precision], D::Minus1)?;
-        Ok(features.matmul(&coefficients.transpose(1, 2)?.contiguous()?)?.broadcast_add(&self.offset)?)
+        let (items, count, _) = tokens.dims3()?;
+        let one = Tensor::ones((items, count, 1), tokens.dtype(), tokens.device())?;
+        let features = Tensor::cat(&[tokens, &(tokens.sqr()? * -0.5)?, &one], D::Minus1)?;
+        Ok(features.matmul(&self.factors.transpose(1, 2)?.contiguous()?)?)
     }
 
     /// The noise in tokens that come from the components with these probabilities `[B, L, K]`.
     fn noise(&self, tokens: &Tensor, probabilities: &Tensor) -> Result<Tensor> {
-        let precision = probabilities.matmul(&self.precision)?;
-        let pull = probabilities.matmul(&self.pull)?;
+        let width = tokens.dim(D::Minus1)?;
+        let mean = probabilities.matmul(&self.factors)?;
+        let (pull, precision) = (mean.narrow(D::Minus1, 0, width)?, mean.narrow(D::Minus1, width, width)?);
         Ok(((tokens * precision)? - pull)?.broadcast_mul(&self.sigma)?)
     }
 }

@@ -7,7 +7,7 @@ use std::mem::MaybeUninit;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::source::Planes;
+use super::source::{GroupPlanes, Planes};
 use crate::kernels::tile::{LARGEST, Shape, outer, tail_vectors};
 use crate::kernels::{Float, InstructionSet, uninit};
 
@@ -152,12 +152,8 @@ impl<T: Float> WithSimd for Task<'_, T> {
         let lanes = T::lanes::<S>();
         let width = vectors * lanes;
         let (read, written) = c.channels;
-        let plane = c.planes.input_size();
         let positions = c.output.0 * c.output.1;
-        let len = c.planes.len(self.images, read, width);
-        let in_place =
-            self.images == 1 && c.planes.are_the_input() && (c.groups - 1) * read * plane + len <= self.x.len();
-        let mut copied = if in_place { Vec::new() } else { vec![T::ZERO; len] };
+        let mut planes = GroupPlanes::new(&c.planes, self.x, self.images, c.groups, read, width);
         let panels: Vec<Vec<Segment>> = c.grids.iter().map(|grid| segments(c, grid, self.images, width)).collect();
         let offsets: Vec<Vec<usize>> = c
             .grids
@@ -166,14 +162,7 @@ impl<T: Float> WithSimd for Task<'_, T> {
             .collect();
         let mut packed = self.packed;
         for group in 0..c.groups {
-            let planes = if in_place {
-                &self.x[group * read * plane..][..len]
-            } else {
-                c.planes.fill(&mut copied, self.images, read, |image, channel| {
-                    &self.x[((image * c.groups + group) * read + channel) * plane..][..plane]
-                });
-                &copied
-            };
+            let planes = planes.of(group);
             for ((grid, segments), offsets) in c.grids.iter().zip(&panels).zip(&offsets) {
                 let column_step = grid.step.1;
                 let (weights, rest) =

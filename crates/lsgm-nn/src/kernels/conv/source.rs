@@ -126,6 +126,49 @@ impl Planes {
     }
 }
 
+/// The planes of a few images, group by group: where the images already lie as they should, or copies of them.
+pub(crate) struct GroupPlanes<'a, T> {
+    planes: &'a Planes,
+    images: usize,
+    groups: usize,
+    /// Channels of a group.
+    channels: usize,
+    x: &'a [T],
+    /// Elements of the planes of a group.
+    len: usize,
+    /// Room for those of one group, where they are copies.
+    copied: Option<Vec<T>>,
+}
+
+impl<'a, T: Float> GroupPlanes<'a, T> {
+    /// The planes of the first `images` images of `x: [.., groups · channels, ..]`, with room for reads of `beyond` elements
+    /// from any position on.
+    pub(crate) fn new(
+        planes: &'a Planes,
+        x: &'a [T],
+        images: usize,
+        groups: usize,
+        channels: usize,
+        beyond: usize,
+    ) -> Self {
+        let len = planes.len(images, channels, beyond);
+        let last = (groups - 1) * channels * planes.input_size();
+        let in_place = images == 1 && planes.are_the_input() && last + len <= x.len();
+        let copied = (!in_place).then(|| vec![T::ZERO; len]);
+        Self { planes, images, groups, channels, x, len, copied }
+    }
+
+    /// Those of `group`.
+    pub(crate) fn of(&mut self, group: usize) -> &[T] {
+        let (x, channels, plane) = (self.x, self.channels, self.planes.input_size());
+        let Some(copied) = &mut self.copied else { return &x[group * channels * plane..][..self.len] };
+        self.planes.fill(copied, self.images, channels, |image, channel| {
+            &x[((image * self.groups + group) * channels + channel) * plane..][..plane]
+        });
+        copied
+    }
+}
+
 /// The elements 0, 2, 4, .. of `from`, in a form that vectorises.
 fn every_second<T: Float>(from: &[T], to: &mut [T]) {
     let (pairs, rest) = from.as_chunks::<2>();

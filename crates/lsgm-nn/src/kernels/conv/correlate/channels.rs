@@ -4,6 +4,7 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::{Correlation, Grid};
+use crate::kernels::conv::source::GroupPlanes;
 use crate::kernels::tile::{gather, panels, reduce_rows};
 use crate::kernels::transpose::deinterleave;
 use crate::kernels::{Float, InstructionSet, uninit};
@@ -70,10 +71,8 @@ impl<T: Float> WithSimd for Task<'_, T> {
     fn with_simd<S: Simd>(self, simd: S) {
         let (c, lanes) = (self.c, T::lanes::<S>());
         let (read, written) = c.channels;
-        let plane = self.x.len() / (self.images * c.groups * read);
         let positions = c.output.0 * c.output.1;
-        let in_place = self.images == 1 && c.planes.are_the_input();
-        let mut copied = if in_place { Vec::new() } else { vec![T::ZERO; c.planes.len(self.images, read, 0)] };
+        let mut planes = GroupPlanes::new(&c.planes, self.x, self.images, c.groups, read, 0);
         let offsets: Vec<Vec<usize>> = c
             .grids
             .iter()
@@ -82,14 +81,7 @@ impl<T: Float> WithSimd for Task<'_, T> {
         let rows: Vec<Vec<Row>> = c.grids.iter().map(|grid| rows(c, grid, self.images)).collect();
         let mut block = uninit(self.images * positions * written.next_multiple_of(lanes).min(4 * lanes));
         for group in 0..c.groups {
-            let planes = if in_place {
-                &self.x[group * read * plane..][..read * plane]
-            } else {
-                c.planes.fill(&mut copied, self.images, read, |image, channel| {
-                    &self.x[((image * c.groups + group) * read + channel) * plane..][..plane]
-                });
-                &copied
-            };
+            let planes = planes.of(group);
             let weights = &self.weights[group * c.grids.len()..][..c.grids.len()];
             let mut first = 0;
             for vectors in panels::<S, T>(written) {
