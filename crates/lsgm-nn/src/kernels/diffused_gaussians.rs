@@ -40,16 +40,15 @@ fn value_body<I: Isa, T: Float>((m, noise): Moment, means: &[T], variances: &[T]
 /// What the gradient `g` of a value `y` adds to those of the means and of the logarithms of the variances.
 #[inline(always)]
 fn gradient_body<I: Isa, T: Float>((m, _): Moment, y: &[T], g: &[T], variances: &[T], d: (&mut [T], &mut [T])) {
-    let (m, square, half, width) = (T::of(m), T::of(m * m), T::of(0.5), variances.len());
+    let (m, square, width) = (T::of(m), T::of(m * m), variances.len());
     let (pulls, precisions) = (&y[..width], &y[width..2 * width]);
     let (of_pulls, of_precisions, of_offset) = (&g[..width], &g[width..2 * width], g[2 * width]);
-    let halved = half * of_offset;
+    let half = T::of(0.5) * of_offset;
     for i in 0..width {
         let (pull, p) = (pulls[i], precisions[i]);
         d.0[i] += m * I::fma(T::ZERO - of_offset, pull, of_pulls[i] * p);
         // By the variance of the diffused Gaussian.
-        let by_variance = I::fma(halved, I::fma(pull, pull, T::ZERO - p), T::ZERO)
-            - p * I::fma(of_pulls[i], pull, of_precisions[i] * p);
+        let by_variance = half * I::fma(pull, pull, T::ZERO - p) - p * I::fma(of_pulls[i], pull, of_precisions[i] * p);
         d.1[i] += by_variance * square * variances[i];
     }
 }

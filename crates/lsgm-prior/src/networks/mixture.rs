@@ -103,7 +103,7 @@ impl Mixture {
     }
 
     fn read(&self, z_t: &Tensor, t: &Tensor, pass: &mut Pass<'_>) -> Result<Reading> {
-        let mixture = self.diffused(t)?;
+        let mixture = self.diffused(&t.to_dtype(DType::F64)?.to_vec1()?)?;
         let tokens = self.patches.split(z_t)?;
         let guess = mixture.log_weights(&tokens)?;
         let entering = (linear(&softmax(&guess)?, &self.symbols, None)? + self.enter.forward(&tokens)?)?;
@@ -121,22 +121,20 @@ impl Mixture {
         let tokens = self.patches.split(&z_0.detach())?;
         let (items, count, width) = tokens.dims3()?;
         // At t = 0 all items have the same mixture.
-        let start = self.diffused(&Tensor::zeros(1, z_0.dtype(), z_0.device())?)?;
-        let weights = start.log_weights(&tokens.reshape((1, items * count, width))?)?.detach();
+        let weights = self.diffused(&[0.0])?.log_weights(&tokens.reshape((1, items * count, width))?)?.detach();
         let components = softmax(&weights)?.reshape((items, count, ()))?;
         // The Gaussians themselves are a matter of the score.
         let told = log_softmax(&(reading.guess.detach() + &reading.context)?)?;
         Ok((components * told)?.flatten_from(1)?.sum(D::Minus1)?.neg()?)
     }
 
-    /// The mixture at the times of a batch.
-    fn diffused(&self, t: &Tensor) -> Result<Diffused> {
-        let times: Vec<f64> = t.to_dtype(DType::F64)?.to_vec1()?;
+    /// The mixture at these times.
+    fn diffused(&self, times: &[f64]) -> Result<Diffused> {
         let sigmas: Vec<f64> = times.iter().map(|&t| self.sde.sigma(t)).collect();
         let moments: Vec<_> =
             times.iter().zip(&sigmas).map(|(&t, sigma)| (self.sde.mean_coefficient(t), sigma * sigma)).collect();
         Ok(Diffused {
-            sigma: Tensor::new(sigmas, t.device())?.reshape(((), 1, 1))?.to_dtype(t.dtype())?,
+            sigma: Tensor::new(sigmas, self.means.device())?.reshape(((), 1, 1))?.to_dtype(self.means.dtype())?,
             factors: diffused_gaussians(&self.means, &self.log_variance, &self.log_shares, &moments)?,
         })
     }
