@@ -169,6 +169,10 @@ pub(crate) struct SolverChoice {
     /// How often what a latent's context says counts (prior.network.kind = "mixture"), in place of sample.context
     #[arg(long, value_name = "X")]
     pub(crate) context: Option<f64>,
+
+    /// Time below which --context counts, in place of sample.context_below
+    #[arg(long, value_name = "T")]
+    pub(crate) context_below: Option<f64>,
 }
 
 #[derive(Debug, Args)]

@@ -67,7 +67,7 @@ pub fn infill(
     let agreement = Agreement { model, x: &x, known: &known };
     let mut decoder_rng = rng.fork("infill decoder");
     let (z0, nfe) = guided_ancestral(
-        &model.prior.guided(config.context),
+        &config.guided(&model.prior),
         &z1,
         &times,
         rng,

@@ -21,7 +21,7 @@ pub fn readjust_batch_norm(
     rng: &mut Rng,
     progress: &mut dyn FnMut(f64),
 ) -> Result<()> {
-    let prior = model.prior.guided(config.context);
+    let prior = config.guided(&model.prior);
     for pass in 0..passes {
         let z1 = model.prior.sample_base(config.batch_size, config.temperature, DType::F32, device, rng)?;
         let (z0, _) = solvers::sample(&prior, &z1, &config.solver(), rng, &mut |_| Ok(()))?;

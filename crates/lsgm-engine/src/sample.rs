@@ -31,7 +31,7 @@ pub fn sample(
     progress: &mut dyn FnMut(f64),
 ) -> Result<Samples> {
     let clock = Instant::now();
-    let prior = model.prior.guided(config.context);
+    let prior = config.guided(&model.prior);
     let (mut items, mut latents, mut nfe) = (Vec::new(), Vec::new(), 0.0);
     for start in (0..count).step_by(config.batch_size.max(1)) {
         let size = config.batch_size.min(count - start);
@@ -66,7 +66,7 @@ pub fn film(
     let clock = Instant::now();
     let z1 = model.prior.sample_base(count, config.temperature, DType::F32, device, rng)?;
     let mut moments = vec![z1.clone()];
-    let prior = model.prior.guided(config.context);
+    let prior = config.guided(&model.prior);
     let (z0, nfe) = solvers::sample(&prior, &z1, &config.solver(), rng, &mut |step| {
         moments.push(step.z.to_dtype(DType::F32)?);
         Ok(())

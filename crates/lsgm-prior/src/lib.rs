@@ -22,6 +22,6 @@ pub use likelihood::{OdeLogProb, OdeOptions, Trace, ode_log_prob};
 pub use loss::PriorLosses;
 pub use mixed::MixedScore;
 pub use networks::{NetworkConfig, ScoreNetwork};
-pub use prior::Prior;
+pub use prior::{Guidance, Prior};
 pub use sde::{Sde, SdeConfig};
 pub use weighting::{Times, Weighting};

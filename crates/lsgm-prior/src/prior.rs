@@ -21,19 +21,18 @@ pub struct Prior {
     active: Option<Var>,
     prediction: Prediction,
     network: Arc<dyn ScoreNetwork>,
+    guidance: Option<Guidance>,
     baseline: NormalBaseline,
 }
 
-/// A score network with a strength of guidance.
-struct Guided {
-    network: Arc<dyn ScoreNetwork>,
-    strength: f64,
-}
-
-impl ScoreNetwork for Guided {
-    fn forward(&self, z_t: &Tensor, t: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
-        self.network.guided(z_t, t, self.strength, pass)
-    }
+/// How a prior is guided in sampling ([`Prior::guided`]).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Guidance {
+    /// How often what the network knows from the context counts ([`ScoreNetwork::guided`]).
+    pub strength: f64,
+    /// The time from which on down to 0 it does; before, where the noise hides what a sample is to be about, the prior is
+    /// itself, which keeps its variety (Kynkäänniemi et al. 2024, arXiv 2404.07724).
+    pub below: f64,
 }
 
 impl std::fmt::Debug for Prior {
@@ -56,7 +55,8 @@ impl Prior {
         let sde = Sde::new(&config.sde)?;
         let network = config.network.build(shape, &sde, &params.pp("network"))?.into();
         let baseline = NormalBaseline::new(&sde, &shape, config.t_eps)?;
-        Ok(Self { sde, shape, t_eps: config.t_eps, mixed, active, prediction: config.prediction, network, baseline })
+        let (t_eps, prediction, guidance) = (config.t_eps, config.prediction, None);
+        Ok(Self { sde, shape, t_eps, mixed, active, prediction, network, guidance, baseline })
     }
 
     /// A prior around a given score network, such as an exact score. Without a mixed score α is 1.
@@ -72,18 +72,14 @@ impl Prior {
     ) -> Result<Self> {
         sde.check_t_eps("prior.t_eps", t_eps)?;
         let baseline = NormalBaseline::new(&sde, &shape, t_eps)?;
-        let (active, prediction, network) = (None, Prediction::Noise, network.into());
-        Ok(Self { sde, shape, t_eps, mixed, active, prediction, network, baseline })
+        let (active, prediction, network, guidance) = (None, Prediction::Noise, network.into(), None);
+        Ok(Self { sde, shape, t_eps, mixed, active, prediction, network, guidance, baseline })
     }
 
     /// The same prior for samples whose latents agree with each other more than they do under the prior itself, for a
-    /// `strength` above 1 ([`ScoreNetwork::guided`]). It is no density of anything: bounds are those of the prior itself.
-    pub fn guided(&self, strength: f64) -> Self {
-        if strength == 1.0 {
-            return self.clone();
-        }
-        let network = Arc::new(Guided { network: self.network.clone(), strength });
-        Self { network, ..self.clone() }
+    /// strength above 1 ([`ScoreNetwork::guided`]). It is no density of anything: bounds are those of the prior itself.
+    pub fn guided(&self, guidance: Guidance) -> Self {
+        Self { guidance: Some(guidance).filter(|g| g.strength != 1.0), ..self.clone() }
     }
 
     /// The SDE.
@@ -176,9 +172,12 @@ impl Prior {
             Some(active) => z_t.broadcast_mul(active.as_tensor())?,
             None => z_t.clone(),
         };
-        let (output, loss) = match z_0 {
-            Some(z_0) => self.network.forward_to(&visible, &times, z_0, pass)?,
-            None => (self.network.forward(&visible, &times, pass)?, None),
+        // Samplers take all items of a batch through the same times.
+        let guidance = self.guidance.filter(|g| t.iter().all(|t| *t <= g.below));
+        let (output, loss) = match (z_0, guidance) {
+            (Some(z_0), _) => self.network.forward_to(&visible, &times, z_0, pass)?,
+            (None, Some(g)) => (self.network.guided(&visible, &times, g.strength, pass)?, None),
+            (None, None) => (self.network.forward(&visible, &times, pass)?, None),
         };
         self.shape.check("score network", &output)?;
         let normal = self.per_item(t, |t| self.sde.mixing_coefficient(t), z_t)?.broadcast_mul(z_t)?;

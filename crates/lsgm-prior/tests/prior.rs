@@ -8,8 +8,8 @@ use lsgm_prior::networks::{
 };
 use lsgm_prior::solvers::{Rk45Options, probability_flow_rk45};
 use lsgm_prior::{
-    MixedScore, NetworkConfig, OdeOptions, Prediction, Prior, PriorConfig, ScoreNetwork, Sde, SdeConfig, Trace,
-    Weighting, ode_log_prob,
+    Guidance, MixedScore, NetworkConfig, OdeOptions, Prediction, Prior, PriorConfig, ScoreNetwork, Sde, SdeConfig,
+    Trace, Weighting, ode_log_prob,
 };
 
 const LOG_2PI: f64 = 1.8378770664093453;
@@ -639,4 +639,29 @@ fn a_correction_is_added_to_the_normal_part_and_starts_as_nothing() {
     for (a, b) in beyond(&noise, 1.0 - alpha).iter().zip(beyond(&correction, 1.0)) {
         assert!((a * sigma - b).abs() < 1e-9 && a.abs() > 1e-6, "{a} {b}");
     }
+}
+
+/// Says how strongly it is guided.
+struct Strength;
+
+impl ScoreNetwork for Strength {
+    fn forward(&self, z_t: &Tensor, _: &Tensor, _: &mut Pass<'_>) -> Result<Tensor> {
+        Ok(z_t.ones_like()?)
+    }
+
+    fn guided(&self, z_t: &Tensor, _: &Tensor, strength: f64, _: &mut Pass<'_>) -> Result<Tensor> {
+        Ok((z_t.ones_like()? * strength)?)
+    }
+}
+
+#[test]
+fn guidance_sets_in_below_its_time() {
+    let sde = Sde::new(&SdeConfig::default()).unwrap();
+    let prior = Prior::with_network(sde, LatentShape::line(1, 1), 1e-3, None, Box::new(Strength)).unwrap();
+    let z = normal(&[2, 1, 1], 1);
+    let at = |prior: &Prior, t: f64| mean(&prior.epsilon_all(&z, t, &mut Pass::eval(&mut Rng::new(0))).unwrap());
+    let guided = prior.guided(Guidance { strength: 3.0, below: 0.4 });
+    assert_eq!([0.9, 0.41, 0.4, 0.01].map(|t| at(&guided, t)), [1.0, 1.0, 3.0, 3.0]);
+    assert_eq!(at(&prior.guided(Guidance { strength: 3.0, below: 1.0 }), 1.0), 3.0);
+    assert_eq!(at(&prior, 0.01), 1.0);
 }

@@ -39,6 +39,7 @@ pub(super) fn solver_overrides(choice: &SolverChoice) -> Vec<Override> {
         Override::optional("sample.tolerance", "--tol", choice.tol),
         Override::optional("sample.temperature", "--temperature", choice.temperature),
         Override::optional("sample.context", "--context", choice.context),
+        Override::optional("sample.context_below", "--context-below", choice.context_below),
     ];
     overrides.into_iter().flatten().collect()
 }

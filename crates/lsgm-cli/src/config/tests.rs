@@ -101,6 +101,8 @@ fn values_out_of_range_are_told_with_their_place() {
     assert!(message.starts_with("configs/x.toml:4: config key `train.vae`: give exactly one of"), "{message}");
     let message = refused(&format!("{MINIMAL}[sample]\ncontext = 4\n"));
     assert!(message.starts_with("configs/x.toml:9: config key `sample.context`: "), "{message}");
+    let message = refused(&format!("{MINIMAL}[sample]\ncontext_below = 0\n"));
+    assert!(message.starts_with("configs/x.toml:9: config key `sample.context_below`: "), "{message}");
     resolve(&format!("{MINIMAL}[sample]\ncontext = 4\n[prior.network]\nkind = 'mixture'\n")).unwrap();
     let weighted = format!("{MINIMAL}[prior.network]\nkind = 'mixture'\ncategory_weight = 2\n");
     let message = refused(&weighted);

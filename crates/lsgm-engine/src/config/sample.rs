@@ -1,6 +1,6 @@
 use lsgm_core::{Error, Result};
-use lsgm_prior::PriorConfig;
 use lsgm_prior::solvers::{Grid, Solver, SolverConfig};
+use lsgm_prior::{Guidance, Prior, PriorConfig};
 use serde::{Deserialize, Serialize};
 
 use super::checks::{at_least, not_negative};
@@ -26,6 +26,9 @@ pub struct SampleConfig {
     /// parts of a sample agree with each other at the price of variety. For `prior.network.kind = "mixture"`; bounds know
     /// nothing of it, nor do reconstructions and interpolations.
     pub context: f64,
+    /// Time below which `context` counts; 1 is always. Nearer to noise, where it is decided what a sample is about, the
+    /// model is then itself, which keeps variety (Kynkäänniemi et al. 2024, arXiv 2404.07724).
+    pub context_below: f64,
     /// Show the mean of p(x | z); otherwise a draw from it.
     pub mean: bool,
     /// Items that go through the solver together.
@@ -35,7 +38,18 @@ pub struct SampleConfig {
 impl Default for SampleConfig {
     fn default() -> Self {
         let SolverConfig { solver, steps, grid, tolerance, snr, .. } = SolverConfig::default();
-        Self { solver, tolerance, steps, grid, snr, temperature: 1.0, context: 1.0, mean: true, batch_size: 100 }
+        Self {
+            solver,
+            tolerance,
+            steps,
+            grid,
+            snr,
+            temperature: 1.0,
+            context: 1.0,
+            context_below: 1.0,
+            mean: true,
+            batch_size: 100,
+        }
     }
 }
 
@@ -46,6 +60,11 @@ impl SampleConfig {
         SolverConfig { solver, steps, grid, tolerance, snr, t_eps: None }
     }
 
+    /// The prior that items are drawn from.
+    pub(crate) fn guided(&self, prior: &Prior) -> Prior {
+        prior.guided(Guidance { strength: self.context, below: self.context_below })
+    }
+
     /// Check every value.
     ///
     /// # Errors
@@ -54,7 +73,12 @@ impl SampleConfig {
         at_least("sample.batch_size", self.batch_size, 1)?;
         self.solver().validate("sample")?;
         not_negative("sample.temperature", self.temperature)?;
-        not_negative("sample.context", self.context)
+        not_negative("sample.context", self.context)?;
+        if !(self.context_below > 0.0 && self.context_below <= 1.0) {
+            let message = format!("{} is no time above 0 and up to 1: 1 is always", self.context_below);
+            return Err(Error::config("sample.context_below", message));
+        }
+        Ok(())
     }
 
     /// Check the values that depend on the prior.
