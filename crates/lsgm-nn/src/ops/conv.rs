@@ -3,8 +3,9 @@
 use candle_core::{Shape, Tensor};
 use lsgm_core::Result;
 
+use super::affine::{self, Affine};
 use super::composed;
-use super::custom::{Op, View, apply2, apply3, fault, has_kernel};
+use super::custom::{View, fault, has_kernel};
 use crate::kernels::Float;
 use crate::kernels::conv::{Geometry, channel_sums, data_gradient, forward, weight_gradient};
 
@@ -251,11 +252,7 @@ fn apply_conv(
         let y = composed::conv(&geometry, &plane(rank, x)?, &plane(rank, w)?, bias)?;
         return Ok(y.reshape(shape(rank, batch, outputs, output))?);
     }
-    let conv = Conv { geometry, rank };
-    match bias {
-        Some(bias) => apply3(conv, [x, w, bias]),
-        None => apply2(conv, [x, w]),
-    }
+    affine::apply(Conv { geometry, rank }, x, w, bias)
 }
 
 fn apply_transpose(
@@ -304,11 +301,7 @@ fn apply_transpose(
         let y = composed::conv_transpose(&geometry, &plane(rank, x)?, &plane(rank, w)?, bias)?;
         return Ok(y.reshape(shape(rank, batch, per_group * c.groups, output))?);
     }
-    let transpose = ConvTranspose { geometry, rank };
-    match bias {
-        Some(bias) => apply3(transpose, [x, w, bias]),
-        None => apply2(transpose, [x, w]),
-    }
+    affine::apply(ConvTranspose { geometry, rank }, x, w, bias)
 }
 
 fn shape(rank: usize, batch: usize, channels: usize, (h, w): (usize, usize)) -> Shape {
@@ -325,61 +318,24 @@ struct Conv {
     rank: usize,
 }
 
-impl Conv {
-    fn run<T: Float>(&self, x: &[T], w: &[T], bias: Option<&[T]>) -> (Vec<T>, Shape) {
+impl Affine for Conv {
+    fn name(&self) -> &'static str {
+        if self.rank == 1 { "conv1d" } else { "conv2d" }
+    }
+
+    fn forward<T: Float>(&self, x: View<'_, T>, w: &[T], bias: Option<&[T]>) -> (Vec<T>, Shape) {
         let g = &self.geometry;
-        (forward(g, x, w, bias), shape(self.rank, g.batch, g.groups * g.cout, g.output))
+        (forward(g, x.data, w, bias), shape(self.rank, g.batch, g.groups * g.cout, g.output))
     }
 
     fn gradients<T: Float>(&self, x: &[T], w: &[T], gy: &[T], needed: [bool; 2]) -> [Option<Vec<T>>; 2] {
         let g = &self.geometry;
         [needed[0].then(|| data_gradient(g, gy, w, None)), needed[1].then(|| weight_gradient(g, x, gy))]
     }
-}
 
-impl Op<2> for Conv {
-    const NAME: &'static str = "conv";
-
-    fn name(&self) -> &'static str {
-        if self.rank == 1 { "conv1d" } else { "conv2d" }
-    }
-
-    fn forward<T: Float>(&self, [x, w]: [View<'_, T>; 2]) -> (Vec<T>, Shape) {
-        self.run(x.data, w.data, None)
-    }
-
-    fn backward<T: Float>(
-        &self,
-        [x, w]: [View<'_, T>; 2],
-        _: View<'_, T>,
-        gy: &[T],
-        needed: [bool; 2],
-    ) -> [Option<Vec<T>>; 2] {
-        self.gradients(x.data, w.data, gy, needed)
-    }
-}
-
-impl Op<3> for Conv {
-    const NAME: &'static str = "conv";
-
-    fn name(&self) -> &'static str {
-        if self.rank == 1 { "conv1d" } else { "conv2d" }
-    }
-
-    fn forward<T: Float>(&self, [x, w, bias]: [View<'_, T>; 3]) -> (Vec<T>, Shape) {
-        self.run(x.data, w.data, Some(bias.data))
-    }
-
-    fn backward<T: Float>(
-        &self,
-        [x, w, bias]: [View<'_, T>; 3],
-        _: View<'_, T>,
-        gy: &[T],
-        [needs_x, needs_w, needs_bias]: [bool; 3],
-    ) -> [Option<Vec<T>>; 3] {
-        let [dx, dw] = self.gradients(x.data, w.data, gy, [needs_x, needs_w]);
-        let (h, w) = self.geometry.output;
-        [dx, dw, needs_bias.then(|| channel_sums(gy, bias.data.len(), h * w))]
+    fn bias_gradient<T: Float>(&self, gy: &[T]) -> Vec<T> {
+        let g = &self.geometry;
+        channel_sums(gy, g.groups * g.cout, g.output.0 * g.output.1)
     }
 }
 
@@ -389,60 +345,23 @@ struct ConvTranspose {
     rank: usize,
 }
 
-impl ConvTranspose {
-    fn run<T: Float>(&self, x: &[T], w: &[T], bias: Option<&[T]>) -> (Vec<T>, Shape) {
+impl Affine for ConvTranspose {
+    fn name(&self) -> &'static str {
+        if self.rank == 1 { "conv_transpose1d" } else { "conv_transpose2d" }
+    }
+
+    fn forward<T: Float>(&self, x: View<'_, T>, w: &[T], bias: Option<&[T]>) -> (Vec<T>, Shape) {
         let g = &self.geometry;
-        (data_gradient(g, x, w, bias), shape(self.rank, g.batch, g.groups * g.cin, g.input))
+        (data_gradient(g, x.data, w, bias), shape(self.rank, g.batch, g.groups * g.cin, g.input))
     }
 
     fn gradients<T: Float>(&self, x: &[T], w: &[T], gy: &[T], needed: [bool; 2]) -> [Option<Vec<T>>; 2] {
         let g = &self.geometry;
         [needed[0].then(|| forward(g, gy, w, None)), needed[1].then(|| weight_gradient(g, gy, x))]
     }
-}
 
-impl Op<2> for ConvTranspose {
-    const NAME: &'static str = "conv_transpose";
-
-    fn name(&self) -> &'static str {
-        if self.rank == 1 { "conv_transpose1d" } else { "conv_transpose2d" }
-    }
-
-    fn forward<T: Float>(&self, [x, w]: [View<'_, T>; 2]) -> (Vec<T>, Shape) {
-        self.run(x.data, w.data, None)
-    }
-
-    fn backward<T: Float>(
-        &self,
-        [x, w]: [View<'_, T>; 2],
-        _: View<'_, T>,
-        gy: &[T],
-        needed: [bool; 2],
-    ) -> [Option<Vec<T>>; 2] {
-        self.gradients(x.data, w.data, gy, needed)
-    }
-}
-
-impl Op<3> for ConvTranspose {
-    const NAME: &'static str = "conv_transpose";
-
-    fn name(&self) -> &'static str {
-        if self.rank == 1 { "conv_transpose1d" } else { "conv_transpose2d" }
-    }
-
-    fn forward<T: Float>(&self, [x, w, bias]: [View<'_, T>; 3]) -> (Vec<T>, Shape) {
-        self.run(x.data, w.data, Some(bias.data))
-    }
-
-    fn backward<T: Float>(
-        &self,
-        [x, w, bias]: [View<'_, T>; 3],
-        _: View<'_, T>,
-        gy: &[T],
-        [needs_x, needs_w, needs_bias]: [bool; 3],
-    ) -> [Option<Vec<T>>; 3] {
-        let [dx, dw] = self.gradients(x.data, w.data, gy, [needs_x, needs_w]);
-        let (h, w) = self.geometry.input;
-        [dx, dw, needs_bias.then(|| channel_sums(gy, bias.data.len(), h * w))]
+    fn bias_gradient<T: Float>(&self, gy: &[T]) -> Vec<T> {
+        let g = &self.geometry;
+        channel_sums(gy, g.groups * g.cin, g.input.0 * g.input.1)
     }
 }

@@ -3,8 +3,9 @@
 use candle_core::{Shape, Tensor};
 use lsgm_core::Result;
 
+use super::affine::{self, Affine};
 use super::composed;
-use super::custom::{Op, View, apply2, apply3, fault, has_kernel};
+use super::custom::{View, fault, has_kernel};
 use crate::kernels::{Float, linear as kernel};
 
 /// `x · wᵀ + bias` for `x: [.., I]`, `w: [O, I]`, `bias: [O]`: `[.., O]`.
@@ -19,8 +20,7 @@ pub fn linear(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     match bias {
         Some(b) if b.dims() != [outputs] => Err(fault("linear", format!("bias {:?} must be [{outputs}]", b.dims()))),
         bias if !has_kernel(x) => composed::linear(x, w, bias),
-        Some(bias) => apply3(Linear { inputs, outputs }, [x, w, bias]),
-        None => apply2(Linear { inputs, outputs }, [x, w]),
+        bias => affine::apply(Linear { inputs, outputs }, x, w, bias),
     }
 }
 
@@ -29,8 +29,12 @@ struct Linear {
     outputs: usize,
 }
 
-impl Linear {
-    fn run<T: Float>(&self, x: View<'_, T>, w: &[T], bias: Option<&[T]>) -> (Vec<T>, Shape) {
+impl Affine for Linear {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+
+    fn forward<T: Float>(&self, x: View<'_, T>, w: &[T], bias: Option<&[T]>) -> (Vec<T>, Shape) {
         let mut dims = x.dims.to_vec();
         if let Some(last) = dims.last_mut() {
             *last = self.outputs;
@@ -44,41 +48,8 @@ impl Linear {
             needed[1].then(|| kernel::weight_gradient(x, gy, self.inputs, self.outputs)),
         ]
     }
-}
 
-impl Op<2> for Linear {
-    const NAME: &'static str = "linear";
-
-    fn forward<T: Float>(&self, [x, w]: [View<'_, T>; 2]) -> (Vec<T>, Shape) {
-        self.run(x, w.data, None)
-    }
-
-    fn backward<T: Float>(
-        &self,
-        [x, w]: [View<'_, T>; 2],
-        _: View<'_, T>,
-        gy: &[T],
-        needed: [bool; 2],
-    ) -> [Option<Vec<T>>; 2] {
-        self.gradients(x.data, w.data, gy, needed)
-    }
-}
-
-impl Op<3> for Linear {
-    const NAME: &'static str = "linear";
-
-    fn forward<T: Float>(&self, [x, w, bias]: [View<'_, T>; 3]) -> (Vec<T>, Shape) {
-        self.run(x, w.data, Some(bias.data))
-    }
-
-    fn backward<T: Float>(
-        &self,
-        [x, w, _]: [View<'_, T>; 3],
-        _: View<'_, T>,
-        gy: &[T],
-        [needs_x, needs_w, needs_bias]: [bool; 3],
-    ) -> [Option<Vec<T>>; 3] {
-        let [dx, dw] = self.gradients(x.data, w.data, gy, [needs_x, needs_w]);
-        [dx, dw, needs_bias.then(|| kernel::column_sums(gy, self.outputs))]
+    fn bias_gradient<T: Float>(&self, gy: &[T]) -> Vec<T> {
+        kernel::column_sums(gy, self.outputs)
     }
 }

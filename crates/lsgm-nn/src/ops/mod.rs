@@ -4,6 +4,7 @@
 //! variable. None has a second derivative. On a GPU they are composed of tensor operations.
 
 mod activation;
+mod affine;
 mod attention;
 mod bilinear;
 mod composed;
