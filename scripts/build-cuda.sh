@@ -33,12 +33,18 @@ export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target/cuda}
 with_features=$(sed 's/\([a-z]\+\)/lsgm\/\1/g' <<< "$features")
 cargo build --release --workspace --features "$with_features"
 # Lines such as "Executable tests/cuda.rs (/path/cuda-0123)".
-programs() { cargo "$@" --workspace --features "$with_features" --no-run 2>&1 | sed -n 's/.*Executable.*(\(.*\))$/\1/p'; }
+programs() {
+  cargo "$@" --workspace --features "$with_features" --no-run 2>&1 | tee /dev/stderr | sed -n 's/.*Executable.*(\(.*\))$/\1/p'
+}
+# Nothing of a build before stays, and a failed one ends the script: in a list of words its status would be lost.
+rm -rf "$out/tests"
 mkdir -p "$out/tests"
 install -s "$CARGO_TARGET_DIR/release/lsgm" "$out/lsgm"
-for program in $(programs test --release --test cuda --test composed --test devices); do
+tests=$(programs test --release --test cuda --test composed --test devices)
+for program in $tests; do
   name=$(basename "$program")
   install -s "$program" "$out/tests/${name%-*}"
 done
-install -s "$(programs bench --bench compare | tail -1)" "$out/compare"
+compare=$(programs bench --bench compare)
+install -s "$(tail -1 <<< "$compare")" "$out/compare"
 ls -lh "$out" "$out/tests"

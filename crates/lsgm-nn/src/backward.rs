@@ -25,9 +25,7 @@ pub fn backward(loss: &Tensor) -> Result<GradStore> {
     let mut store = one_pass(loss)?;
     while let Some(segment) = last_segment() {
         if let Some(gradient) = store.remove(segment.output()) {
-            let mut before = one_pass(&(segment.again()? * &gradient)?.sum_all()?)?;
-            before.remove(&gradient);
-            store.extend(before)?;
+            store.extend(one_pass(&(segment.again()? * &gradient)?.sum_all()?)?)?;
         }
     }
     Ok(store)
@@ -36,14 +34,16 @@ pub fn backward(loss: &Tensor) -> Result<GradStore> {
 /// As far as the graph of `loss` goes.
 fn one_pass(loss: &Tensor) -> Result<GradStore> {
     let pass = Pass::start();
-    let mut store = loss.backward()?;
-    // candle computes some gradients from tensors of the graph, and these would keep the graph alive.
-    let ids: Vec<TensorId> = store.get_ids().copied().collect();
-    for id in ids {
-        if let Some(detached) = store.get_id(id).filter(|g| g.track_op()).map(Tensor::detach) {
-            store.insert_id(id, detached);
+    let all = loss.backward()?;
+    // candle leaves gradients of constants behind, some as large as the activations; and it computes some gradients from
+    // tensors of the graph, which they would keep alive.
+    let mut store = GradStore::default();
+    for variable in loss.sorted_nodes().into_iter().filter(|node| node.is_variable()) {
+        if let Some(gradient) = all.get(variable) {
+            store.insert(variable, gradient.detach());
         }
     }
+    drop(all);
     for (id, gradient) in pass.finish() {
         let total = match store.get_id(id) {
             Some(other) => (other + gradient)?,

@@ -167,7 +167,7 @@ impl Prior {
         pass: &mut Pass<'_>,
     ) -> Result<(Tensor, Option<Tensor>)> {
         self.shape.check("prior", z_t)?;
-        let times = Tensor::new(t, &Device::Cpu)?.to_dtype(z_t.dtype())?.to_device(z_t.device())?;
+        let times = Tensor::new(t, &Device::Cpu)?;
         let visible = match &self.active {
             Some(active) => z_t.broadcast_mul(active.as_tensor())?,
             None => z_t.clone(),

@@ -60,4 +60,12 @@ impl TimeEmbedding {
     pub fn forward(&self, t: &Tensor) -> Result<Tensor> {
         sinusoidal(t, self.dim, self.scale, self.max_period)
     }
+
+    /// [`TimeEmbedding::forward`] in the type and on the device of `like`, wherever the times are.
+    ///
+    /// # Errors
+    /// When `t` has more than one dimension.
+    pub fn forward_like(&self, t: &Tensor, like: &Tensor) -> Result<Tensor> {
+        Ok(self.forward(t)?.to_dtype(like.dtype())?.to_device(like.device())?)
+    }
 }

@@ -135,6 +135,7 @@ pub fn batch_norm_eval(
 /// Channels and positions of `x: [B, C, ..]`.
 fn channels(op: &str, x: &Tensor, gamma: &Tensor, beta: &Tensor) -> Result<(usize, usize)> {
     match x.dims() {
+        dims if dims.contains(&0) => Err(fault(op, format!("input {dims:?} is empty"))),
         [_, channels, rest @ ..] if gamma.dims() == [*channels] && beta.dims() == [*channels] => {
             Ok((*channels, rest.iter().product()))
         }

@@ -37,7 +37,7 @@ pub use unet::{Unet, UnetConfig};
 /// impl ScoreNetwork for Zeros {
 ///     fn forward(&self, z_t: &Tensor, t: &Tensor, _: &mut Pass<'_>) -> Result<Tensor> {
 ///         let sigma: Vec<f64> = t.to_dtype(DType::F64)?.to_vec1()?.into_iter().map(|t: f64| self.0.sigma(t)).collect();
-///         let sigma = Tensor::new(sigma, t.device())?.to_dtype(z_t.dtype())?.reshape(((), 1, 1))?;
+///         let sigma = Tensor::new(sigma, z_t.device())?.to_dtype(z_t.dtype())?.reshape(((), 1, 1))?;
 ///         Ok(z_t.broadcast_div(&sigma)?)
 ///     }
 /// }
@@ -57,8 +57,9 @@ pub use unet::{Unet, UnetConfig};
     note = "implement `lsgm_prior::ScoreNetwork::forward` for it, and add a variant to `NetworkConfig` to choose it by config"
 )]
 pub trait ScoreNetwork: Send + Sync {
-    /// `ε'(z_t, t)` in the shape of `z_t` `[B, C, *spatial]`, for times `t` `[B]` in `[0, 1]` of the same type and on the
-    /// same device. Noise such as dropout comes from `pass.rng`.
+    /// `ε'(z_t, t)` in the shape of `z_t` `[B, C, *spatial]`, for times `t` `[B]` in `[0, 1]`. Priors give these as `f64` on
+    /// the CPU, whatever the latents are, so that reading them waits for no device. Noise such as dropout comes from
+    /// `pass.rng`.
     fn forward(&self, z_t: &Tensor, t: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor>;
 
     /// [`ScoreNetwork::forward`], and a loss `[B]` of its own that goes to the objective of the prior, for a network that can

@@ -48,7 +48,7 @@ impl Trunk {
     }
 
     pub(super) fn forward(&self, tokens: &Tensor, t: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
-        let embedding = self.embed(t)?;
+        let embedding = self.embed(t, tokens)?;
         let mut x = tokens.broadcast_add(&self.position)?;
         for block in &self.blocks {
             let block = Arc::clone(block);
@@ -61,10 +61,10 @@ impl Trunk {
         self.norm.modulated(&x, shift, scale)
     }
 
-    /// The activated time embedding `[B, channels]`.
-    fn embed(&self, t: &Tensor) -> Result<Tensor> {
+    /// The activated time embedding `[B, channels]`, in the type and on the device of `like`.
+    fn embed(&self, t: &Tensor, like: &Tensor) -> Result<Tensor> {
         let [first, second] = &self.time;
-        silu(&second.forward(&silu(&first.forward(&self.features.forward(t)?)?)?)?)
+        silu(&second.forward(&silu(&first.forward(&self.features.forward_like(t, like)?)?)?)?)
     }
 }
 

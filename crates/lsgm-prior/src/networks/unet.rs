@@ -170,9 +170,9 @@ impl Unet {
         })
     }
 
-    /// The time embedding, activated once for all blocks: `[B, E]`.
-    fn embed(&self, t: &Tensor) -> Result<Tensor> {
-        let features = self.features.forward(t)?;
+    /// The time embedding, activated once for all blocks: `[B, E]`, in the type and on the device of `like`.
+    fn embed(&self, t: &Tensor, like: &Tensor) -> Result<Tensor> {
+        let features = self.features.forward_like(t, like)?;
         silu(&self.time2.forward(&silu(&self.time1.forward(&features)?)?)?)
     }
 }
@@ -194,7 +194,7 @@ impl ScoreNetwork for Unet {
 impl Unet {
     /// From the first convolution's output to the last one's.
     fn score(&self, mut x: Tensor, t: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
-        let embedding = self.embed(t)?;
+        let embedding = self.embed(t, &x)?;
         let mut skips = vec![x.clone()];
         for level in &self.down {
             for block in &level.blocks {

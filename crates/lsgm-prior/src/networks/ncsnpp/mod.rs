@@ -89,15 +89,15 @@ impl Ncsnpp {
         Ok(Self { shared: build.shared, features, dense, enter, down, middle, up, leave })
     }
 
-    fn embed(&self, t: &Tensor) -> Result<Tensor> {
+    fn embed(&self, t: &Tensor, like: &Tensor) -> Result<Tensor> {
         let [first, second] = &self.dense;
-        silu(&second.forward(&silu(&first.forward(&self.features.forward(t)?)?)?)?)
+        silu(&second.forward(&silu(&first.forward(&self.features.forward_like(t, like)?)?)?)?)
     }
 }
 
 impl ScoreNetwork for Ncsnpp {
     fn forward(&self, z_t: &Tensor, t: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
-        let (shared, embedding) = (&self.shared, self.embed(t)?);
+        let (shared, embedding) = (&self.shared, self.embed(t, z_t)?);
         let mut input = shared.plane.enter(z_t)?;
         let mut h = self.enter.forward(&input)?;
         let mut skips = vec![h.clone()];
