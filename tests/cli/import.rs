@@ -207,6 +207,20 @@ fn arguments_that_cannot_be_used_are_named() {
     nothing_is_left(&bench);
 }
 
+/// An architecture that would take more memory than there is, is refused by what the file holds.
+#[test]
+fn arguments_are_held_against_the_tensors_beside_them() {
+    let bench = Bench::new();
+    let Some(file) = golden(&bench, "nvae_binary_mbconv") else { return };
+    change(&file, |_, metadata| {
+        let mut args: serde_json::Value = serde_json::from_str(&metadata["args"]).unwrap();
+        args["num_channels_dec"] = 10_000_000.into();
+        metadata.insert("args".into(), args.to_string());
+    });
+    bench.lsgm("import x.safetensors --out run").fails(2, &["x.safetensors", "beyond the number", "another model"]);
+    nothing_is_left(&bench);
+}
+
 #[test]
 fn malicious_and_damaged_files_are_told() {
     let bench = Bench::new();

@@ -23,7 +23,12 @@ struct Store {
     rng: Rng,
     dtype: DType,
     device: Device,
+    /// Values that may still be added.
+    left: usize,
 }
+
+/// Values that a parameter counts for beside its own against [`ParamStore::limited`]: each has a name and a place.
+const OVERHEAD: usize = 1024;
 
 /// All parameters and buffers of a model by name, in the order of their names.
 ///
@@ -41,7 +46,15 @@ impl ParamStore {
             rng,
             dtype,
             device: device.clone(),
+            left: usize::MAX,
         })))
+    }
+
+    /// The store for a model of at most about so many values, before any is made: an architecture that comes from elsewhere
+    /// may ask for more than a machine has.
+    pub fn limited(self, values: usize) -> Self {
+        self.lock().left = values;
+        self
     }
 
     fn lock(&self) -> MutexGuard<'_, Store> {
@@ -86,6 +99,7 @@ impl ParamStore {
             rng: store.rng.clone(),
             dtype: store.dtype,
             device: store.device.clone(),
+            left: store.left,
         }))))
     }
 
@@ -157,7 +171,7 @@ impl Params {
     /// The parameter `name`: made with `init` if the store has none, else the one that is there.
     ///
     /// # Errors
-    /// [`Error::Contract`] when the store has it with another shape.
+    /// [`Error::Contract`] when the store has it with another shape, or when it is too large ([`ParamStore::limited`]).
     pub fn get(&self, name: &str, shape: impl Into<Shape>, init: Init) -> Result<Tensor> {
         let var = self.var(name, shape.into(), init, false)?;
         Ok(if self.frozen { var.as_tensor().detach() } else { var.as_tensor().clone() })
@@ -188,6 +202,13 @@ impl Params {
             }
             return Ok(var.clone());
         }
+        let count = shape.dims().iter().try_fold(1usize, |n, size| n.checked_mul(*size));
+        let left = count.and_then(|n| store.left.checked_sub(n.checked_add(OVERHEAD)?));
+        store.left = left.ok_or_else(|| {
+            let message =
+                format!("`{name}` {:?} takes the model beyond the number of values it may have", shape.dims());
+            Error::contract("parameters", message)
+        })?;
         let (dtype, device) = (store.dtype, store.device.clone());
         let var = Var::from_tensor(&initial(&mut store.rng, &shape, init, dtype, &device)?)?;
         let map = if buffer { &mut store.buffers } else { &mut store.vars };
@@ -223,6 +244,20 @@ mod tests {
         assert_eq!(b.to_vec2::<f32>().unwrap(), vec![vec![0.0; 3]; 2]);
         assert_eq!(s.count("enc."), 6);
         assert!(s.root().pp("enc").get("w", (3, 2), Init::Const(0.0)).is_err());
+    }
+
+    #[test]
+    fn a_limited_store_makes_no_more_than_that() {
+        let s = store().limited(1 << 20);
+        s.root().get("a", (512, 1024), Init::Const(0.0)).unwrap();
+        for shape in [vec![512, 1025], vec![usize::MAX, 2], vec![1 << 40]] {
+            let message = s.root().get("b", shape, Init::Const(0.0)).unwrap_err().to_string();
+            assert!(message.contains("`b` [") && message.contains("beyond the number of values"), "{message}");
+        }
+        assert_eq!(s.vars().len(), 1);
+        // Many small ones count too.
+        let small = (0..1024).map(|i| s.root().get(&i.to_string(), 1, Init::Const(0.0)));
+        assert!(small.filter(Result::is_err).count() > 0);
     }
 
     #[test]

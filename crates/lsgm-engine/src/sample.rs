@@ -146,7 +146,7 @@ fn to_noise(model: &Model, z0: &Tensor, tolerance: f64) -> Result<(Tensor, usize
 
 pub(crate) fn decode(model: &Model, z: Latents, config: &SampleConfig, rng: &mut Rng) -> Result<Tensor> {
     let likelihood = model.autoencoder.decode(&z, &mut Pass::eval(rng))?;
-    if config.mean { likelihood.mean() } else { likelihood.sample(1.0, rng) }
+    if config.mean { likelihood.mean() } else { likelihood.sample(config.decoder_temperature, rng) }
 }
 
 /// Spherical interpolation of each item as one vector: keeps the norm that N(0, I) gives it.

@@ -1,7 +1,9 @@
 use std::path::Path;
 
 use candle_core::Tensor;
-use lsgm_core::{Arrangement, Artifact, Assets, Autoencoder, Dataset, Modality, Params, Result, Split};
+use lsgm_core::{
+    Arrangement, Artifact, Assets, Autoencoder, Dataset, Measure, Modality, Params, Result, Split, Yardstick,
+};
 use lsgm_data::ImageConfig;
 
 use crate::config::{ImageShape, ModelConfig};
@@ -47,5 +49,12 @@ impl Modality for Image {
 
     fn render(&self, items: &Tensor, arrangement: Arrangement) -> Result<Vec<Artifact>> {
         Ok(vec![grid(items, arrangement)?])
+    }
+
+    fn measure_samples(&self, samples: &Tensor, yardstick: &mut Yardstick<'_>) -> Result<Vec<Measure>> {
+        let train = self.dataset(Split::Train, yardstick.data_dir)?;
+        let test = self.dataset(Split::Test, yardstick.data_dir)?;
+        let space = lsgm_measure::FeatureSpace::open(train.as_ref(), yardstick)?;
+        lsgm_measure::compare(&space, samples, test.as_ref(), train.as_ref(), yardstick)
     }
 }

@@ -13,6 +13,8 @@ pub fn sections(args: &Json, architecture: &Architecture) -> Table {
     table.insert("modality".into(), if binary { "binary" } else { "image" }.into());
     table.insert("data".into(), data(args, &architecture.image).into());
     table.insert("train".into(), train(args).into());
+    // Published samplers go on to here, past the cut-off of the training.
+    table.insert("sample".into(), Table::from_iter([("t_eps".to_owned(), Value::Float(1e-5))]).into());
     table
 }
 

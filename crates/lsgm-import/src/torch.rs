@@ -9,7 +9,7 @@ use std::path::Path;
 use candle_core::Tensor;
 use zip::ZipArchive;
 
-use crate::pickle::{self, Id, Node, Pickle, Source};
+use crate::pickle::{self, Id, Node, Pickle, Source, TensorRef};
 use crate::storage::Storages;
 use crate::{ImportError, Result};
 
@@ -18,7 +18,13 @@ pub(crate) struct TorchFile<'a> {
     path: &'a Path,
     pickle: Pickle,
     storages: Storages,
+    /// Bytes of tensors that may still be read.
+    left: u64,
 }
+
+/// Bytes of tensors for each byte of a file. Parameters may share a storage, but a few bytes could name one of gigabytes a
+/// million times.
+const SHARING: u64 = 8;
 
 /// What the first pickle of an old file holds: 0x1950a86a20f9469cfc6c.
 const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
@@ -28,7 +34,9 @@ const MOST_STORAGES: usize = 1 << 20;
 
 impl<'a> TorchFile<'a> {
     pub(crate) fn open(path: &'a Path) -> Result<Self> {
-        let mut file = BufReader::new(File::open(path).map_err(|e| ImportError::io(path, e))?);
+        let file = File::open(path).map_err(|e| ImportError::io(path, e))?;
+        let length = file.metadata().map_err(|e| ImportError::io(path, e))?.len();
+        let mut file = BufReader::new(file);
         let start = file.fill_buf().map_err(|e| ImportError::io(path, e))?;
         let opened = match start {
             [b'P', b'K', ..] => open_zip(file),
@@ -37,7 +45,7 @@ impl<'a> TorchFile<'a> {
             _ => Err("is no PyTorch file: it is neither a zip archive nor a pickle".to_owned()),
         };
         let (pickle, storages) = opened.map_err(|message| ImportError::file(path, message))?;
-        Ok(Self { path, pickle, storages })
+        Ok(Self { path, pickle, storages, left: length.saturating_mul(SHARING) })
     }
 
     /// What the file's pickle describes.
@@ -58,7 +66,7 @@ impl<'a> TorchFile<'a> {
         let mut found = Vec::new();
         for (name, value) in self.pickle.entries(id) {
             if let Node::Tensor(tensor) = self.pickle.node(value) {
-                let read = self.storages.tensor(tensor);
+                let read = read(&mut self.storages, &mut self.left, tensor);
                 let tensor = read.map_err(|m| ImportError::file(self.path, format!("tensor `{name}`: {m}")))?;
                 found.push((name.to_owned(), tensor));
             }
@@ -69,9 +77,18 @@ impl<'a> TorchFile<'a> {
     /// One tensor.
     pub(crate) fn tensor(&mut self, id: Id, name: &str) -> Result<Option<Tensor>> {
         let Node::Tensor(tensor) = self.pickle.node(id) else { return Ok(None) };
-        let read = self.storages.tensor(tensor);
+        let read = read(&mut self.storages, &mut self.left, tensor);
         read.map(Some).map_err(|m| ImportError::file(self.path, format!("tensor `{name}`: {m}")))
     }
+}
+
+/// Read a tensor; all that are read may take so many bytes more.
+fn read(storages: &mut Storages, left: &mut u64, tensor: &TensorRef) -> Result<Tensor, String> {
+    let tensor = storages.tensor(tensor)?;
+    let bytes = (tensor.elem_count() * tensor.dtype().size_in_bytes()) as u64;
+    let remaining = left.checked_sub(bytes);
+    *left = remaining.ok_or("with it the file's tensors take more than eight times the bytes that it has")?;
+    Ok(tensor)
 }
 
 fn open_zip(file: BufReader<File>) -> Result<(Pickle, Storages), String> {

@@ -212,6 +212,23 @@ fn sizes_are_not_believed() {
     refused(&weights(whole), &["lacks its shape"]);
 }
 
+/// Parameters may share a storage, but a small file must not fill the memory.
+#[test]
+fn what_shares_a_storage_is_counted() {
+    let bench = Bench::new();
+    let elements = 100_000;
+    let names: Vec<String> = (0..40).map(|i| format!("w{i}")).collect();
+    let file = |count: usize| {
+        let shared: Vec<(&str, Code)> =
+            names.iter().take(count).map(|name| (name.as_str(), tensor("0", elements, 0, &[elements], &[1]))).collect();
+        let content = dict(&[("args", args()), ("weights", dict(&shared))]);
+        write_zip(&bench.path(), &pickle(content), &[("0", floats(&vec![1.0; elements as usize]))]);
+        bench.path()
+    };
+    assert!(read(&file(6)).is_ok());
+    refused(&file(40), &["x.pt", "tensor `w", "more than eight times the bytes"]);
+}
+
 #[test]
 fn damaged_files_are_told() {
     let bench = Bench::new();

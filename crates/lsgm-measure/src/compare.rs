@@ -16,7 +16,7 @@ const K: usize = 5;
 /// trained on: as many of its items show what the distance would be if the samples were data.
 ///
 /// # Errors
-/// Fewer than 7 samples, planes of another size, or data that cannot be read.
+/// Planes of another size, or data that cannot be read.
 pub fn compare(
     space: &FeatureSpace,
     samples: &Tensor,
@@ -49,7 +49,11 @@ fn distances(
     ])
 }
 
+/// How samples and data lie among each other; nothing where either are too few to have neighbours.
 fn overlaps(space: &FeatureSpace, samples: &Described, reference: &Described) -> Result<Vec<Measure>> {
+    if samples.features.dim(0)?.min(reference.features.dim(0)?) <= K {
+        return Ok(Vec::new());
+    }
     let few = |features: &Tensor| features.narrow(0, 0, features.dim(0)?.min(NEIGHBOURS));
     let samples = Neighbourhoods::new(&few(&samples.features)?, K)?;
     let reference = Neighbourhoods::new(&evenly(&reference.features, NEIGHBOURS)?, K)?;

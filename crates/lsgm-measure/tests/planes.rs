@@ -142,7 +142,7 @@ fn without_labels_symmetries_are_learnt_and_nothing_is_said_about_classes() {
 }
 
 #[test]
-fn planes_of_another_size_and_too_few_are_refused() {
+fn planes_of_another_size_are_refused_and_a_few_have_no_neighbours() {
     let dir = tempfile::tempdir().unwrap();
     let data = Bars::new(true, 0.1);
     let (space, _) = open(&data, dir.path());
@@ -155,6 +155,6 @@ fn planes_of_another_size_and_too_few_are_refused() {
     };
     let colour = Tensor::zeros((20, 3, 12, 12), DType::F32, &Device::Cpu).unwrap();
     assert!(compare(&space, &colour, &data, &data, &mut yardstick).is_err());
-    let message = compare(&space, &planes(&data, 0..4), &data, &data, &mut yardstick).unwrap_err().to_string();
-    assert!(message.contains("nearest neighbours"), "{message}");
+    let few = compare(&space, &planes(&data, 0..4), &data, &data, &mut yardstick).unwrap();
+    assert!(few.iter().any(|m| m.name == "frechet_distance") && few.iter().all(|m| m.name != "precision"));
 }

@@ -1,5 +1,6 @@
 use candle_core::{DType, Tensor};
 use lsgm_core::{Init, LatentShape, Params, Result};
+use lsgm_nn::ops::sigmoid;
 
 /// The mixed score parameterisation (LSGM, equation 7): the geometric mixture `N(z; 0, I)^(1-α) · p'(z)^α`, whose score
 /// network is `(1-α) · normal + α · network` with one `α = sigmoid(logit)` per channel.
@@ -21,7 +22,7 @@ impl MixedScore {
 
     /// α, in the shape of the logit.
     pub fn alpha(&self) -> Result<Tensor> {
-        Ok((self.logit.neg()?.exp()? + 1.0)?.recip()?)
+        sigmoid(&self.logit)
     }
 
     /// α of each channel.

@@ -1,7 +1,7 @@
 //! The prior as a user of the library meets it.
 
 use candle_core::{DType, Device, Tensor, Var};
-use lsgm_core::{LatentNormal, LatentShape, ParamStore, Pass, Result, Rng};
+use lsgm_core::{LatentNormal, LatentShape, ParamStore, Pass, Result, Rng, Spatial};
 use lsgm_prior::networks::{
     Conditioning, MixtureConfig, NcsnppConfig, Progressive, ProgressiveCombine, ProgressiveInput, TransformerConfig,
     UnetConfig,
@@ -105,6 +105,13 @@ fn bad_values_are_refused_by_key() {
         (unet(&|c| c.attention = vec![2]), "prior.network.attention"),
         (unet(&|c| c.heads = 5), "prior.network.heads"),
         (unet(&|c| c.dropout = 1.0), "prior.network.dropout"),
+        (
+            PriorConfig {
+                network: NetworkConfig::Ncsnpp(NcsnppConfig { attention: vec![1], ..NcsnppConfig::default() }),
+                ..PriorConfig::default()
+            },
+            "prior.network.attention",
+        ),
     ];
     for (config, key) in cases {
         let message = config.validate(&shape).unwrap_err().to_string();
@@ -143,7 +150,7 @@ fn networks() -> Vec<NetworkConfig> {
         channels: 8,
         channel_multipliers: vec![1, 2, 1],
         blocks: 1,
-        attention: vec![4, 7, 13],
+        attention: vec![],
         embedding: 8,
         dropout: 0.0,
         ..NcsnppConfig::default()
@@ -167,11 +174,22 @@ fn networks() -> Vec<NetworkConfig> {
     found
 }
 
+/// With attention at the first two levels of these latents, where levels are named by their widths.
+fn attending(network: &NetworkConfig, shape: &LatentShape) -> NetworkConfig {
+    match network {
+        NetworkConfig::Ncsnpp(config) => {
+            let (Spatial::Line(width) | Spatial::Plane(_, width)) = shape.spatial;
+            NetworkConfig::Ncsnpp(NcsnppConfig { attention: vec![width, width.div_ceil(2)], ..config.clone() })
+        }
+        other => other.clone(),
+    }
+}
+
 #[test]
 fn networks_keep_odd_sizes_and_both_layouts() {
     for network in networks() {
         for shape in [LatentShape::plane(3, 7, 7), LatentShape::plane(3, 5, 8), LatentShape::line(3, 13)] {
-            let config = PriorConfig { network: network.clone(), ..PriorConfig::default() };
+            let config = PriorConfig { network: attending(&network, &shape), ..PriorConfig::default() };
             let store = store(DType::F32);
             let prior = Prior::new(&config, shape, &store.root()).unwrap();
             let z = normal(&shape.dims(2), 1).to_dtype(DType::F32).unwrap();
@@ -215,6 +233,7 @@ fn gradients_are_slopes() {
     all.extend([turned, patch].map(NetworkConfig::Transformer));
     for network in all {
         for shape in [LatentShape::plane(2, 6, 4), LatentShape::line(2, 6)] {
+            let network = attending(&network, &shape);
             if network.validate("network", &shape).is_err() {
                 continue;
             }

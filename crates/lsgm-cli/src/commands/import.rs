@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Device};
+use candle_core::{DType, Device, Tensor};
 use lsgm_core::{ParamStore, Rng};
 use lsgm_engine::{RunDir, Stage, TrainState};
 use lsgm_import::autoencoder::{self, Architecture};
@@ -38,6 +38,9 @@ fn refuse_existing(out: &Path) -> Result<()> {
         Err(_) => Ok(()),
     }
 }
+
+/// Values that a half which a checkpoint lacks may have.
+const NEW_HALF: usize = 1 << 28;
 
 /// Say which file the `args` of an error are from.
 fn named(half: &Half, error: lsgm_core::Error) -> Error {
@@ -88,12 +91,31 @@ impl<'a> Models<'a> {
         Config::resolve(tree, registry)
     }
 
+    fn halves(&self) -> impl Iterator<Item = &Half> {
+        self.checkpoint.autoencoder.iter().chain(&self.checkpoint.prior)
+    }
+
+    /// Values that the model may have, so that what `args` ask for is held against what the files hold before memory is
+    /// taken. A half that the files lack is made anew.
+    fn most_values(&self) -> usize {
+        let held: usize = self.halves().flat_map(|half| half.weights.values()).map(Tensor::elem_count).sum();
+        held.saturating_mul(2).saturating_add(NEW_HALF)
+    }
+
     /// Weights and their averages: what the checkpoint has, in the places that the model has for it; the rest as it
     /// starts anew.
     fn tensors(&self, config: &Config) -> Result<(Imported, ParamStore)> {
-        let store = ParamStore::new(DType::F32, &Device::Cpu, Rng::new(config.train.seed).fork("parameters"));
+        let store = ParamStore::new(DType::F32, &Device::Cpu, Rng::new(config.train.seed).fork("parameters"))
+            .limited(self.most_values());
         let parts = Parts::new(config, &Default::default())?;
-        parts.spec.build(&store.root()).map_err(|e| config.locate(e.into()))?;
+        let of_file = |e: lsgm_core::Error| match (e, self.halves().next()) {
+            (lsgm_core::Error::Contract { message, .. }, Some(half)) => Error::usage(format!(
+                "{}: {message}: `args` describe another model than the one whose tensors lie beside them",
+                half.path.display()
+            )),
+            (e, _) => config.locate(e.into()),
+        };
+        parts.spec.build(&store.root()).map_err(of_file)?;
         let fresh = store.deep_copy()?.tensors();
         let (mut model, mut averages) = (fresh.clone(), fresh);
         if let Some(half) = &self.checkpoint.autoencoder {
@@ -107,7 +129,8 @@ impl<'a> Models<'a> {
             model.extend(place(&half.weights).map_err(lsgm_core::Error::from)?);
             averages.extend(place(&averaged(&half.weights, &half.averages)).map_err(lsgm_core::Error::from)?);
         }
-        Ok((Imported { model, averages }, store))
+        let (autoencoder, prior) = (self.checkpoint.autoencoder.is_some(), self.checkpoint.prior.is_some());
+        Ok((Imported { model, averages, autoencoder, prior }, store))
     }
 
     /// Recompute what the files carry; one line for each output.
@@ -168,6 +191,9 @@ impl<'a> Models<'a> {
 struct Imported {
     model: Tensors,
     averages: Tensors,
+    /// Which halves the checkpoint has.
+    autoencoder: bool,
+    prior: bool,
 }
 
 /// Write the run aside, then rename it.
@@ -185,7 +211,12 @@ fn write(out: &Path, config: &Config, tensors: Imported, stage: Stage) -> Result
 fn write_run(folder: &Path, config: &Config, tensors: Imported, stage: Stage) -> Result<()> {
     let run = RunDir::create(folder)?;
     run.write("config.toml", config.to_toml()?.as_bytes())?;
-    let state = TrainState::starting(stage, config.train.seed);
+    let settled = |there: bool| if there { TrainState::SETTLED } else { 0 };
+    let state = TrainState {
+        ema_steps: settled(tensors.autoencoder),
+        prior_ema_steps: settled(tensors.prior),
+        ..TrainState::starting(stage, config.train.seed)
+    };
     let (model, ema) = (tensors.model, tensors.averages);
     Ok(run.save(&lsgm_engine::Checkpoint { model, ema, optimizer: Tensors::new(), state })?)
 }

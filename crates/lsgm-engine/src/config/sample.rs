@@ -1,9 +1,9 @@
 use lsgm_core::{Error, Result};
 use lsgm_prior::solvers::{Grid, Solver, SolverConfig};
-use lsgm_prior::{Guidance, Prior, PriorConfig};
+use lsgm_prior::{Guidance, Prior, PriorConfig, Sde};
 use serde::{Deserialize, Serialize};
 
-use super::checks::{at_least, not_negative};
+use super::checks::{at_least, not_negative, positive};
 
 /// Section `[sample]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -19,6 +19,10 @@ pub struct SampleConfig {
     pub grid: Grid,
     /// Size of the Langevin steps of `predictor-corrector`.
     pub snr: f64,
+    /// Time at which sampling ends; `prior.t_eps` if it is not given. Published models are sampled down to 1e-5, whatever
+    /// they were trained to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub t_eps: Option<f64>,
     /// Standard deviation of the Normal at t = 1 from which sampling starts.
     pub temperature: f64,
     /// How often what a latent's context says counts: the power that the shares which it leaves to the components are taken
@@ -31,6 +35,8 @@ pub struct SampleConfig {
     pub context_below: f64,
     /// Show the mean of p(x | z); otherwise a draw from it.
     pub mean: bool,
+    /// Temperature of that draw: below 1 it comes closer to the mode, at 0 it is the mode.
+    pub decoder_temperature: f64,
     /// Items that go through the solver together.
     pub batch_size: usize,
 }
@@ -44,10 +50,12 @@ impl Default for SampleConfig {
             steps,
             grid,
             snr,
+            t_eps: None,
             temperature: 1.0,
             context: 1.0,
             context_below: 1.0,
             mean: true,
+            decoder_temperature: 1.0,
             batch_size: 100,
         }
     }
@@ -56,8 +64,8 @@ impl Default for SampleConfig {
 impl SampleConfig {
     /// The solver with its options.
     pub(crate) fn solver(&self) -> SolverConfig {
-        let Self { solver, steps, grid, tolerance, snr, .. } = *self;
-        SolverConfig { solver, steps, grid, tolerance, snr, t_eps: None }
+        let Self { solver, steps, grid, tolerance, snr, t_eps, .. } = *self;
+        SolverConfig { solver, steps, grid, tolerance, snr, t_eps }
     }
 
     /// The prior that items are drawn from.
@@ -72,6 +80,13 @@ impl SampleConfig {
     pub fn validate(&self) -> Result<()> {
         at_least("sample.batch_size", self.batch_size, 1)?;
         self.solver().validate("sample")?;
+        // Interpolations follow the ODE whatever the solver.
+        positive("sample.tolerance", self.tolerance)?;
+        not_negative("sample.decoder_temperature", self.decoder_temperature)?;
+        if self.mean && self.decoder_temperature != 1.0 {
+            let message = "has no effect on the mean of p(x | z): set sample.mean = false too";
+            return Err(Error::config("sample.decoder_temperature", message));
+        }
         not_negative("sample.temperature", self.temperature)?;
         not_negative("sample.context", self.context)?;
         if !(self.context_below > 0.0 && self.context_below <= 1.0) {
@@ -84,8 +99,17 @@ impl SampleConfig {
     /// Check the values that depend on the prior.
     ///
     /// # Errors
-    /// [`Error::Config`] for a weight of the context where the score network does not tell it from the rest.
+    /// [`Error::Config`] for a weight of the context where the score network does not tell it from the rest, a time of it
+    /// without a weight, or an end of time at which the SDE has no noise.
     pub fn validate_with(&self, prior: &PriorConfig) -> Result<()> {
+        if let Some(t_eps) = self.t_eps {
+            Sde::new(&prior.sde)?.check_t_eps("sample.t_eps", t_eps)?;
+        }
+        if self.context == 1.0 && self.context_below != 1.0 {
+            let message =
+                "has no effect without `sample.context`: at 1 the context counts as the model says, at any time";
+            return Err(Error::config("sample.context_below", message));
+        }
         if self.context != 1.0 && !prior.network.has_guidance() {
             let message = "this prior.network does not tell the context from the rest: leave it at 1, or choose kind = \"mixture\"";
             return Err(Error::config("sample.context", message));

@@ -133,7 +133,9 @@ impl Sde {
     pub fn inverse_lambda(&self, lambda: f64) -> f64 {
         let snr = (2.0 * lambda).exp();
         match self.kind {
-            Kind::Vpsde(_) | Kind::Geometric(_) => self.inverse_variance(1.0 / (1.0 + snr * (1.0 - self.sigma2_0))),
+            // exp(∫β) = 1/snr + 1 - σ0²: a variance next to 1 would have lost its digits.
+            Kind::Vpsde(beta) => beta.inverse_integral((1.0 / snr - self.sigma2_0).ln_1p()),
+            Kind::Geometric(_) => self.inverse_variance(1.0 / (1.0 + snr * (1.0 - self.sigma2_0))),
             Kind::Vesde(_) => self.inverse_variance(1.0 / snr),
             Kind::SubVpsde(beta) => {
                 // With u = exp(-∫β): u = snr · ((1 - u)² + σ0² u). The smaller root, by the larger one's inverse.
@@ -238,6 +240,16 @@ mod tests {
                 assert!((by_variance / t - 1.0).abs() < 1e-7, "{sde:?} {t} {by_variance}");
                 assert!((by_lambda / t - 1.0).abs() < 1e-6, "{sde:?} {t} {by_lambda}");
             }
+        }
+    }
+
+    /// Where next to no data are left, the variance is 1 to the last digit.
+    #[test]
+    fn a_strong_noise_has_an_inverse_to_its_end() {
+        let sde = Sde::new(&SdeConfig::Vpsde { beta_start: 0.1, beta_end: 200.0, sigma2_0: 0.0 }).unwrap();
+        for t in [1e-5, 0.1, 0.7, 0.95, 1.0] {
+            let found = sde.inverse_lambda(sde.lambda(t));
+            assert!((found / t - 1.0).abs() < 1e-9, "{t} {found}");
         }
     }
 

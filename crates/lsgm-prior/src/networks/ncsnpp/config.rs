@@ -35,13 +35,16 @@ pub struct NcsnppConfig {
     pub embedding_scale: f64,
 }
 
+/// Published models have attention at this width where a level has it; none is meant where no level has.
+const USUAL_ATTENTION: usize = 16;
+
 impl Default for NcsnppConfig {
     fn default() -> Self {
         Self {
             channels: 128,
             channel_multipliers: vec![1, 1],
             blocks: 2,
-            attention: vec![16],
+            attention: vec![USUAL_ATTENTION],
             fir: false,
             skip_rescale: true,
             progressive: Progressive::None,
@@ -70,6 +73,16 @@ impl NcsnppConfig {
         if levels > 1 && smallest.shortest() < 2 {
             let message = format!("{levels} levels halve the latent {:?} below 2 positions: use fewer", shape.spatial);
             return refuse("channel_multipliers", message);
+        }
+        let widths: Vec<usize> = (0..levels)
+            .scan(Plane::new(shape), |plane, _| {
+                let width = plane.size.1;
+                *plane = plane.half();
+                Some(width)
+            })
+            .collect();
+        if let Some(width) = self.attention.iter().find(|w| **w != USUAL_ATTENTION && !widths.contains(w)) {
+            return refuse("attention", format!("no level is {width} wide: name widths of levels, {widths:?}"));
         }
         if self.blocks == 0 {
             return refuse("blocks", "at least 1 residual block per level".into());
