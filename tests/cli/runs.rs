@@ -132,19 +132,20 @@ fn a_training_that_diverges_gives_up_and_keeps_its_checkpoint() {
     let bench = Bench::new();
     bench.lsgm("train tiny.toml --out run --stage vae").succeeds();
     let before = bench.tensors("run/model.safetensors");
-    let line = "train tiny.toml --out run --resume --set train.lsgm.prior_learning_rate=1e30";
+    let line = "train tiny.toml --out run --resume --set train.lsgm.vae_learning_rate=1e30";
     let finished = bench.lsgm(line);
     finished.fails(1, &["learning rate"]);
     let is_rollback = |l: &&str| l.starts_with("lsgm: warning: ") && l.contains("back to step");
     assert_eq!(finished.stderr.lines().filter(is_rollback).count(), 4, "{}", finished.stderr);
     assert!(bench.tensors("run/model.safetensors") == before);
-    bench.lsgm("train tiny.toml --out run --resume --set train.lsgm.prior_learning_rate=1e-3").succeeds();
+    bench.lsgm("train tiny.toml --out run --resume --set train.lsgm.vae_learning_rate=1e-3").succeeds();
 }
 
 #[test]
 fn a_run_goes_on_with_its_own_config() {
     let bench = Bench::new();
     bench.lsgm("train tiny.toml --out run --stage vae --set train.seed=7").succeeds();
+    bench.lsgm("train tiny.toml --out run --resume --seed 8").fails(2, &["another seed", "train.seed: 7 -> 8"]);
     let changed = TINY.replace("checkpoint_every = 4", "checkpoint_every = 3");
     bench.write("tiny.toml", changed);
     let stderr = bench.lsgm("train tiny.toml --out run --resume --set train.lsgm.steps=6").succeeds().stderr;

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::Tensor;
-use lsgm_core::Result;
+use lsgm_core::{Error, Result};
 use serde::Serialize;
 
 use crate::state::Stage;
@@ -54,6 +54,8 @@ pub enum Event<'a> {
     Metrics(&'a Metrics),
     /// Decoded samples of the current model with moving-average weights, as [`lsgm_core::Likelihood::mean`].
     Samples(Stage, u64, &'a Tensor),
+    /// Samples could not be drawn, and why.
+    NoSamples(Stage, u64, &'a Error),
     /// Stage 1 has ended, and the channels of the latent that are not active were hidden from the prior.
     Masked {
         /// For each channel, whether the prior models it.
@@ -103,7 +105,8 @@ pub enum Event<'a> {
     note = "give a closure `|event: &Event<'_>| Ok(())`, or implement `lsgm_engine::Observer` for it"
 )]
 pub trait Observer {
-    /// Called on the training thread. An error stops training after a checkpoint.
+    /// Called on the training thread. An error ends the training there and then: what came after the last checkpoint is
+    /// lost. To end it early and keep everything, ask an [`Interrupt`].
     fn event(&mut self, event: &Event<'_>) -> Result<()>;
 }
 

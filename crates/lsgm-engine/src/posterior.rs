@@ -69,10 +69,12 @@ impl PosteriorTerms {
     }
 }
 
-/// `log q(z_i|x_i) − log (1/B) Σ_j q(z_i|x_j)` of each item of a batch: `[B]`.
+/// `log q(z_i|x_i) − log (1/B) Σ_j q(z_i|x_j)` of each item of a batch: `[B]`. Behind a flow, which is the same for all
+/// items, it is that of the Normal in front of it: information does not change under a bijection.
 fn information(group: &Group) -> Result<Tensor> {
     let flat = |t: &Tensor| -> Result<Tensor> { Ok(t.flatten_from(1)?.to_dtype(DType::F64)?.detach()) };
-    let (z, mu, log_sigma) = (flat(&group.z)?, flat(&group.mu)?, flat(&group.log_sigma)?);
+    let z = group.base.as_ref().unwrap_or(&group.z);
+    let (z, mu, log_sigma) = (flat(z)?, flat(&group.mu)?, flat(&group.log_sigma)?);
     let (batch, dim) = z.dims2()?;
     let precision = (&log_sigma * -2.0)?.exp()?;
     // Σ_d precision_jd · (z_id − mu_jd)², its square multiplied out to three products.

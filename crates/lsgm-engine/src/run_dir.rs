@@ -158,7 +158,9 @@ impl RunDir {
             .write(true)
             .open(&path)
             .map_err(|e| unwritable(&path, e))?;
-        file.set_len(bytes).map_err(|e| Error::io(&path, e))
+        let length = file.metadata().map_err(|e| Error::io(&path, e))?.len();
+        // A log that has lost its end stays as it is.
+        file.set_len(bytes.min(length)).map_err(|e| Error::io(&path, e))
     }
 
     /// Append one line to `events.jsonl`; returns the length of the file in bytes.

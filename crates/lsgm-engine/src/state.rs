@@ -42,8 +42,11 @@ pub struct TrainState {
     pub seconds: f64,
     /// Items visited over all stages.
     pub items: u64,
-    /// Steps that entered the moving average of the weights.
+    /// Steps that entered the moving average of encoder and decoder.
     pub ema_steps: u64,
+    /// Steps that entered the moving average of the prior.
+    #[serde(default)]
+    pub prior_ema_steps: u64,
     /// Factor on the learning rates, below 1 after a non-finite loss or gradient.
     pub learning_rate_scale: f64,
     /// Number of times training went back to the last good state.
@@ -60,7 +63,11 @@ impl TrainState {
     /// The layout this version writes.
     pub const FORMAT: u32 = 1;
 
-    /// The state in which a stage begins whose weights were made elsewhere: no step taken, optimizers new.
+    /// Steps that a moving average made elsewhere counts as having seen: enough to change no faster than any other.
+    pub const SETTLED: u64 = 1_000_000;
+
+    /// The state in which a stage begins whose weights were made elsewhere: no step taken, optimizers new. Moving averages
+    /// that came with them are to be counted as [`TrainState::SETTLED`].
     pub fn starting(stage: Stage, seed: u64) -> Self {
         Self { stage, ..Self::new(Rng::new(seed).fork("training").state()) }
     }
@@ -75,6 +82,7 @@ impl TrainState {
             seconds: 0.0,
             items: 0,
             ema_steps: 0,
+            prior_ema_steps: 0,
             learning_rate_scale: 1.0,
             rollbacks: 0,
             optimizer_steps: std::collections::BTreeMap::new(),

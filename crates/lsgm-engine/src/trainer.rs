@@ -18,6 +18,7 @@ use crate::losses::{Loss, lsgm_loss, prior_loss, vae_loss};
 use crate::model::{Model, ModelSpec};
 use crate::order::Order;
 use crate::run_dir::{Checkpoint, RunDir};
+use crate::sample::sample;
 use crate::snapshot::capture;
 use crate::state::{Stage, TrainState};
 
@@ -174,6 +175,8 @@ impl Trainer {
         self.copy_buffers()?;
         let mut state = self.state.clone();
         state.rng = self.rng.state();
+        // Optimizers of a stage before have no moments here.
+        state.optimizer_steps.clear();
         let mut moments = BTreeMap::new();
         for (name, part) in &self.optimizers {
             state.optimizer_steps.insert((*name).to_owned(), part.optimizer.steps());
@@ -223,7 +226,7 @@ impl Trainer {
     /// Try what the modality promises on the first batch. Training draws the same numbers afterwards.
     fn check_contracts(&mut self) -> Result<()> {
         let mut rng = self.rng.fork("contracts");
-        let indices = self.order.batch(0, self.config.batch_size);
+        let indices = self.order.batch(0, self.part_size());
         let batch = self.data.batch(&indices, &mut rng)?.to_device(&self.device)?;
         let candidate = Candidate { spec: &self.spec, store: &self.store, model: &self.model };
         candidate.check(&batch, indices.len(), &mut rng)
@@ -232,6 +235,11 @@ impl Trainer {
     fn run_stage(&mut self, interrupt: &Interrupt, observer: &mut dyn Observer) -> Result<Outcome> {
         let stage = self.state.stage;
         observer.event(&Event::StageStarted(stage))?;
+        // An autoencoder that was trained elsewhere meets a new prior.
+        let elsewhere = self.state.step == 0 && self.state.ema_steps > 0;
+        if stage == Stage::Lsgm && elsewhere && self.state.prior_ema_steps == 0 {
+            self.prepare_prior(observer)?;
+        }
         let mut good = self.checkpoint()?;
         let mut meter = Meter::default();
         loop {
@@ -275,8 +283,7 @@ impl Trainer {
         }
         self.show_samples(observer)?;
         if stage == Stage::Vae {
-            self.mask_inactive_channels(observer)?;
-            self.fit_prior()?;
+            self.prepare_prior(observer)?;
         }
         self.next_stage()?;
         self.save(observer)?;
@@ -288,14 +295,39 @@ impl Trainer {
         budget.progress(self.state.stage_step, self.state.stage_seconds)
     }
 
+    /// Items that go through the model together.
+    fn part_size(&self) -> usize {
+        self.config.batch_size.div_ceil(self.config.accumulate)
+    }
+
+    /// What a prior that is to be trained gets from a trained autoencoder.
+    fn prepare_prior(&mut self, observer: &mut dyn Observer) -> Result<()> {
+        let trained = self.state.ema_steps > 0;
+        if trained && self.config.lsgm.prior_only {
+            self.keep_averaged_autoencoder()?;
+        }
+        self.mask_inactive_channels(observer)?;
+        if trained { self.fit_prior() } else { Ok(()) }
+    }
+
+    /// An autoencoder that is trained no further is the one that is evaluated: its averages.
+    fn keep_averaged_autoencoder(&self) -> Result<()> {
+        for ((name, to), (_, from)) in self.store.vars().iter().zip(self.ema.vars()) {
+            if !name.starts_with("prior.") {
+                to.set(from.as_tensor())?;
+            }
+        }
+        Ok(())
+    }
+
     /// Hide the latent channels that stage 1 has left unused from the prior, where its config asks for it.
     fn mask_inactive_channels(&mut self, observer: &mut dyn Observer) -> Result<()> {
         if !self.spec.prior.mask_inactive {
             return Ok(());
         }
         let mut rng = self.rng.fork("inactive channels");
-        let size = self.config.batch_size;
-        let kl = channel_kl(&self.model, self.data.as_ref(), size, &self.device, &mut rng)?;
+        let model = self.spec.build_frozen(&self.store)?;
+        let kl = channel_kl(&model, self.data.as_ref(), self.part_size(), &self.device, &mut rng)?;
         let active: Vec<bool> = kl.iter().map(|kl| *kl >= self.config.vae.inactive_kl).collect();
         if !active.contains(&true) {
             let most = kl.iter().copied().fold(0.0, f64::max);
@@ -310,12 +342,12 @@ impl Trainer {
 
     /// Let a score network that can do so start from the latents of stage 1.
     fn fit_prior(&mut self) -> Result<()> {
-        if self.state.step == 0 || !self.model.prior.fits() {
+        if !self.model.prior.fits() {
             return Ok(());
         }
         let mut rng = self.rng.fork("fit of the prior");
-        let size = self.config.batch_size;
-        let (mean, variance) = encoded(&self.model, self.data.as_ref(), size, &self.device, &mut rng)?;
+        let model = self.spec.build_frozen(&self.store)?;
+        let (mean, variance) = encoded(&model, self.data.as_ref(), self.part_size(), &self.device, &mut rng)?;
         self.model.prior.fit(&mean, &variance, &mut rng)?;
         self.copy_prior()
     }
@@ -384,9 +416,9 @@ impl Trainer {
         if at_once && let Some(what) = meter.read()? {
             return Ok(Some(what));
         }
-        let decay = self.ema_decay();
         for (name, gradients, norm) in prepared {
             let (rate, clip) = self.learning_rate(name, progress);
+            let decay = self.ema_decay(name);
             let scale = GradientScale::clip(&norm, clip)?;
             if let Some(Part { optimizer, averages }) = self.optimizers.get_mut(name) {
                 optimizer.step(&gradients, rate, scale, Some(Ema { averages, decay }))?;
@@ -477,9 +509,9 @@ impl Trainer {
         (rate * factor * self.state.learning_rate_scale, clip)
     }
 
-    /// The moving average starts with a short memory, so that the random initial weights are soon forgotten.
-    fn ema_decay(&self) -> f64 {
-        let n = self.state.ema_steps as f64;
+    /// The moving average of a part starts with a short memory, so that its random initial weights are soon forgotten.
+    fn ema_decay(&self, part: &str) -> f64 {
+        let n = if part == "prior" { self.state.prior_ema_steps } else { self.state.ema_steps } as f64;
         self.config.ema_decay.min((1.0 + n) / (10.0 + n))
     }
 
@@ -487,7 +519,8 @@ impl Trainer {
         let s = &mut self.state;
         s.stage_step += 1;
         s.step += 1;
-        s.ema_steps += 1;
+        s.ema_steps += u64::from(self.optimizers.contains_key("vae"));
+        s.prior_ema_steps += u64::from(self.optimizers.contains_key("prior"));
         s.items += self.config.batch_size as u64;
         s.stage_seconds += seconds;
         s.seconds += seconds;
@@ -523,22 +556,17 @@ impl Trainer {
         // A generator of its own, always at the same place: sheets show the same latents, and training draws the same
         // numbers whether sheets are written or not.
         let mut rng = Rng::new(self.config.seed).fork("sheets");
-        let model = self.averaged_model()?;
+        let (model, count) = (self.averaged_model()?, self.config.sample_count);
         let items = match self.state.stage {
-            Stage::Vae => normal_prior_samples(&model, self.config.sample_count, &self.device, &mut rng)?,
-            _ => {
-                crate::sample::sample(
-                    &model,
-                    self.config.sample_count,
-                    &sheet_config(&self.sampling),
-                    &self.device,
-                    &mut rng,
-                    &mut |_| {},
-                )?
-                .items
-            }
+            Stage::Vae => normal_prior_samples(&model, count, &self.device, &mut rng),
+            _ => sample(&model, count, &sheet_config(&self.sampling), &self.device, &mut rng, &mut |_| {})
+                .map(|samples| samples.items),
         };
-        observer.event(&Event::Samples(self.state.stage, self.state.step, &items))
+        // A sheet that cannot be drawn, such as one whose prior no solver can follow yet, is no reason to stop training.
+        match &items {
+            Ok(items) => observer.event(&Event::Samples(self.state.stage, self.state.step, items)),
+            Err(error) => observer.event(&Event::NoSamples(self.state.stage, self.state.step, error)),
+        }
     }
 
     fn save(&mut self, observer: &mut dyn Observer) -> Result<Checkpoint> {

@@ -15,6 +15,7 @@ use lsgm_engine::{
 };
 use lsgm_nn::Linear;
 use lsgm_nn::ops::without_kernels;
+use lsgm_prior::solvers::Solver;
 use lsgm_prior::{PriorConfig, Trace, Weighting};
 
 struct Linearly {
@@ -213,6 +214,58 @@ fn algorithms_two_and_three_train_everything_and_a_frozen_autoencoder_stays() {
     assert!(moved.iter().any(|(moved, _)| *moved));
 }
 
+/// What an autoencoder that is trained no further has learned counts as it is evaluated: averaged.
+#[test]
+fn a_prior_is_trained_on_the_encoder_that_is_evaluated() {
+    let mut c = config(20, 3);
+    c.lsgm.prior_only = true;
+    let mut t = trainer(Points::default(), c, None);
+    t.run(StageSelection::All, &Interrupt::default(), &mut ()).unwrap();
+    let end = t.checkpoint().unwrap();
+    let of_autoencoder = |tensors: &BTreeMap<String, Tensor>| -> BTreeMap<_, _> {
+        bits(tensors).into_iter().filter(|(name, _)| !name.starts_with("prior.")).collect()
+    };
+    assert_eq!(of_autoencoder(&end.model), of_autoencoder(&end.ema));
+}
+
+/// However long stage 1 was, the average of the prior soon forgets where the prior started.
+#[test]
+fn averages_of_the_prior_start_with_a_short_memory() {
+    let mut c = config(150, 3);
+    c.ema_decay = 0.999;
+    let mut t = trainer(Points::default(), c, None);
+    let of_prior = |tensors: &BTreeMap<String, Tensor>| -> BTreeMap<String, Tensor> {
+        tensors
+            .iter()
+            .filter(|(name, _)| name.starts_with("prior."))
+            .map(|(k, v)| (k.clone(), v.copy().unwrap()))
+            .collect()
+    };
+    let start = of_prior(&t.checkpoint().unwrap().model);
+    t.run(StageSelection::All, &Interrupt::default(), &mut ()).unwrap();
+    let end = t.checkpoint().unwrap();
+    let (moved, averaged) =
+        (largest_difference(&of_prior(&end.model), &start), largest_difference(&of_prior(&end.ema), &start));
+    assert!(averaged > 0.5 * moved && moved > 0.0, "{averaged} of {moved}");
+}
+
+#[test]
+fn a_sheet_that_cannot_be_drawn_does_not_stop_the_training() {
+    let mut c = config(2, 2);
+    c.sample_count = 2;
+    let sampling = SampleConfig { temperature: 1e300, ..SampleConfig::default() };
+    let mut t = Trainer::new(spec(), c, sampling, Arc::new(Points::default()), &Device::Cpu, None).unwrap();
+    let mut missing = Vec::new();
+    let mut observer = |event: &Event<'_>| {
+        if let Event::NoSamples(stage, step, error) = event {
+            missing.push((*stage, *step, error.to_string()));
+        }
+        Ok(())
+    };
+    assert_eq!(t.run(StageSelection::All, &Interrupt::default(), &mut observer).unwrap(), Outcome::Done);
+    assert!(matches!(missing.as_slice(), [(Stage::Lsgm, 4, _)]), "{missing:?}");
+}
+
 /// Before stage 2 has made a step, a mixture knows where the encoder puts things.
 #[test]
 fn a_mixture_starts_from_the_latents_of_stage_one() {
@@ -298,6 +351,10 @@ fn a_time_limit_is_shared_as_the_stages_are() {
     c.limit_time(std::time::Duration::from_secs(8), StageSelection::All).unwrap();
     assert_eq!((c.vae.time_budget.as_deref(), c.lsgm.time_budget.as_deref()), (Some("6000ms"), Some("2000ms")));
     c.limit_time(std::time::Duration::from_secs(5), StageSelection::Lsgm).unwrap();
+    let mut none = config(0, 1);
+    (none.lsgm.steps, none.lsgm.epochs) = (None, Some(3.0));
+    none.limit_time(std::time::Duration::from_secs(4), StageSelection::All).unwrap();
+    assert_eq!((none.vae.time_budget.as_deref(), none.lsgm.time_budget.as_deref()), (Some("0ms"), Some("4000ms")));
     assert_eq!((c.vae.time_budget.as_deref(), c.lsgm.time_budget.as_deref()), (Some("6000ms"), Some("5000ms")));
     c.validate().unwrap();
 }
@@ -380,11 +437,28 @@ fn configs_that_cannot_work_are_refused_with_the_key() {
     assert!(refused(|c| c.lsgm.encoder_weighting = Weighting::ReIw).contains("encoder_weighting"));
     assert!(refused(|c| c.vae.free_bits = -1.0).contains("train.vae.free_bits"));
     assert!(refused(|c| c.vae.inactive_kl = f64::NAN).contains("train.vae.inactive_kl"));
+    assert!(
+        refused(|c| (c.vae.regularizer_start, c.vae.kl_annealing) = (Some(1.0), 0.0)).contains("regularizer_start")
+    );
     assert!(refused(|c| c.lsgm.kl_balance = true).contains("give kl_annealing"));
     assert!(refused(|c| c.lsgm.encoder_gradient_warmup = 2.0).contains("train.lsgm.encoder_gradient_warmup"));
     let mut c = config(1, 1);
     (c.vae.steps, c.vae.time_budget) = (None, Some("5 minutes".into()));
     assert!(c.validate().unwrap_err().to_string().contains("`5 minutes` is not a duration"));
+
+    let prior: PriorConfig = toml::from_str("sde = { kind = \"geometric\" }\nt_eps = 0.0").unwrap();
+    let mut c = config(1, 1);
+    (c.lsgm.algorithm, c.lsgm.weighting) = (2, Weighting::UnIw);
+    assert!(c.lsgm.validate_with(&prior).unwrap_err().to_string().contains("train.lsgm.weighting"));
+    let refused = |change: fn(&mut SampleConfig)| {
+        let mut c = SampleConfig::default();
+        change(&mut c);
+        c.validate().and_then(|()| c.validate_with(&PriorConfig::default())).unwrap_err().to_string()
+    };
+    assert!(refused(|c| (c.solver, c.tolerance) = (Solver::Heun, 0.0)).contains("sample.tolerance"));
+    assert!(refused(|c| c.decoder_temperature = 0.5).contains("sample.mean = false"));
+    assert!(refused(|c| c.context_below = 0.5).contains("without `sample.context`"));
+    assert!(refused(|c| c.t_eps = Some(1.0)).contains("sample.t_eps"));
 }
 
 /// The toy model with a term of its own beside the bound.

@@ -5,7 +5,7 @@ use std::path::Path;
 use lsgm_core::{Rng, Split};
 
 use crate::commands::evaluate::measure;
-use crate::commands::sheets::{draw_items, paths, reconstructions, samples};
+use crate::commands::sheets::{Sheet, draw_items, paths, reconstructions, samples};
 use crate::output::Output;
 use crate::run::Run;
 use crate::{Error, Result};
@@ -24,19 +24,18 @@ pub(super) fn run(run: &Run, folder: &Path) -> Result<()> {
         Err(Error::Core(e)) if e.is_input() => 0,
         Err(e) => return Err(e),
     };
-    unless_unread(samples(run, run.config.train.sample_count.max(1), 0)?.show(run, &sheet("samples")?))?;
+    shown("samples", samples(run, run.config.train.sample_count.max(1), 0), run, sheet("samples")?)?;
     if items == 0 {
         return Ok(());
     }
     let mut noise = rng.fork("reconstruct");
     let x = draw_items(run, split, None, RECONSTRUCTIONS.min(items), &mut noise)?;
-    let pairs = reconstructions(run, &x, "items of the test split", false, &mut noise)?;
-    unless_unread(pairs.show(run, &sheet("reconstructions")?))?;
+    let pairs = reconstructions(run, &x, "items of the test split", false, &mut noise);
+    shown("reconstructions", pairs, run, sheet("reconstructions")?)?;
     if items >= 2 {
         let mut noise = rng.fork("interpolate");
         let ends = draw_items(run, split, None, 2 * PATHS.min(items / 2), &mut noise)?;
-        let paths = paths(run, &ends, PATH_STEPS, &mut noise)?;
-        unless_unread(paths.show(run, &sheet("interpolations")?))?;
+        shown("interpolations", paths(run, &ends, PATH_STEPS, &mut noise), run, sheet("interpolations")?)?;
     }
     match run.config.evaluate.after_training {
         Some(0) => Ok(()),
@@ -44,9 +43,18 @@ pub(super) fn run(run: &Run, folder: &Path) -> Result<()> {
     }
 }
 
-/// The files count here, whether or not somebody still reads what is printed about them.
-fn unless_unread(shown: Result<()>) -> Result<()> {
-    match shown {
+/// Write a sheet. What cannot be drawn, such as latents that no solver can follow, keeps nobody from the figures, and the
+/// files count, whether or not somebody still reads what is printed about them.
+fn shown(what: &str, sheet: Result<Sheet>, run: &Run, output: Output) -> Result<()> {
+    let sheet = match sheet {
+        Ok(sheet) => sheet,
+        Err(Error::Core(e)) => {
+            tracing::warn!("no {what}: {e}");
+            return Ok(());
+        }
+        Err(e) => return Err(e),
+    };
+    match sheet.show(run, &output) {
         Err(Error::BrokenPipe) => Ok(()),
         other => other,
     }

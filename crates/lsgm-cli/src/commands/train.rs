@@ -166,6 +166,12 @@ fn training_data(parts: &Parts, config: &Config) -> Result<Arc<dyn lsgm_core::Da
 /// A run goes on with the model and the data it began with.
 fn refuse_another_model(differences: &[String]) -> Result<()> {
     let fixed = |d: &&String| ["data.", "autoencoder.", "prior."].iter().any(|section| d.starts_with(section));
+    if let Some(d) = differences.iter().find(|d| d.starts_with("train.seed")) {
+        return Err(Error::usage(format!(
+            "a run cannot go on with another seed ({d}): the order of its items would change in the middle, and its noise would \
+             not; train anew with another --out"
+        )));
+    }
     match differences.iter().find(fixed) {
         None => Ok(()),
         Some(d) => Err(Error::usage(format!(

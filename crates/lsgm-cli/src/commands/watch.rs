@@ -59,6 +59,9 @@ impl Observer for Watch {
                     terminal::notice(&format!("lsgm: warning: no sample sheet: {e}"));
                 }
             }
+            Event::NoSamples(_, step, error) => {
+                terminal::notice(&format!("lsgm: warning: no sample sheet at step {step}: {error}"));
+            }
             Event::Masked { active } => {
                 let inactive = active.iter().filter(|on| !**on).count();
                 let channels = active.len();

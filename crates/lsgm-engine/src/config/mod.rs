@@ -120,7 +120,8 @@ impl TrainConfig {
             (StageBudget::Epochs(a), StageBudget::Epochs(b)) | (StageBudget::Seconds(a), StageBudget::Seconds(b)) => {
                 (a, b)
             }
-            _ => (1.0, 1.0),
+            // A stage of no length stays so, in whatever it is measured.
+            (a, b) => (f64::from(!a.is_zero()), f64::from(!b.is_zero())),
         };
         Ok(if a + b > 0.0 { a / (a + b) } else { 0.5 })
     }

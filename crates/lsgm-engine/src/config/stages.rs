@@ -47,8 +47,8 @@ pub struct VaeStage {
     /// Weight of the autoencoder's own penalty where it has one, such as NVAE's on spectral norms and batch-norm scales;
     /// 0 is off.
     pub regularizer: f64,
-    /// Weight of that penalty at the start, if it is to fall to `regularizer` (by factors) as the weight of the KL term
-    /// rises to 1.
+    /// Weight of that penalty where the KL term has none, if it is to fall to `regularizer` (by factors) as the weight of the
+    /// KL term rises to 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub regularizer_start: Option<f64>,
     /// Largest global gradient norm; longer gradients are scaled down to it.
@@ -187,6 +187,13 @@ impl StageBudget {
     }
 
     /// The budget for an epoch of `steps_per_epoch`.
+    pub(crate) fn is_zero(self) -> bool {
+        match self {
+            Self::Steps(n) => n == 0,
+            Self::Epochs(n) | Self::Seconds(n) => n == 0.0,
+        }
+    }
+
     pub(crate) fn resolve(self, steps_per_epoch: f64) -> Budget {
         match self {
             Self::Steps(n) => Budget::Steps(n),
@@ -218,6 +225,10 @@ impl VaeStage {
         if let Some(start) = self.regularizer_start {
             positive("train.vae.regularizer_start", start)?;
             positive("train.vae.regularizer", self.regularizer)?;
+            if self.kl_annealing == 0.0 {
+                let message = "it falls while the weight of the KL term rises, but train.vae.kl_annealing is 0";
+                return Err(Error::config("train.vae.regularizer_start", message));
+            }
         }
         balanced("train.vae", self.kl_balance, self.kl_annealing)
     }
@@ -292,8 +303,10 @@ impl LsgmStage {
     /// Check the values that depend on the prior.
     ///
     /// # Errors
-    /// [`Error::Config`] for a term of the prior's own where prior and encoder share one pass through the network.
+    /// [`Error::Config`] for a term of the prior's own where prior and encoder share one pass through the network, and as
+    /// [`LsgmStage::check_sde`].
     pub fn validate_with(&self, prior: &PriorConfig) -> Result<()> {
+        self.check_sde(&Sde::new(&prior.sde)?)?;
         if prior.network.has_loss() && !self.prior_only && self.algorithm != 3 {
             let message = format!(
                 "belongs to an objective of the prior alone, and algorithm {} has none: set train.lsgm.prior_only = true or \
