@@ -155,10 +155,10 @@ impl Modality for Audio {
         Ok(measures)
     }
 
-    fn measure_baselines(&self, split: Split, yardstick: &mut Yardstick<'_>) -> Result<Vec<Measure>> {
+    fn measure_baselines(&self, items: usize, split: Split, yardstick: &mut Yardstick<'_>) -> Result<Vec<Measure>> {
         let Some(train) = self.train(yardstick.data_dir)? else { return Ok(Vec::new()) };
         let baselines = Baselines::fit(self.grid(), &train, yardstick.rng)?;
         (yardstick.progress)(0.5);
-        baselines.measure(&self.open(split, yardstick.data_dir)?, yardstick.rng)
+        baselines.measure(&self.open(split, yardstick.data_dir)?, items, yardstick.rng)
     }
 }

@@ -1,6 +1,6 @@
 //! Files that a command leaves behind: refused early, written aside, renamed when complete.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -50,10 +50,16 @@ impl Output {
     /// Write what a modality rendered. The suffix of an artifact goes before the extension, which is the artifact's
     /// own. Returns the names.
     pub(crate) fn write_artifacts(&self, artifacts: &[Artifact]) -> Result<Vec<PathBuf>> {
+        // What stands behind a dot may be part of the name, as in `at-0.7`.
+        let stem = match artifacts.iter().any(|a| has_extension(&self.path, a.extension)) {
+            true => self.path.file_stem(),
+            false => self.path.file_name(),
+        };
+        let stem = stem.unwrap_or_default();
         artifacts
             .iter()
             .map(|artifact| {
-                let path = artifact_path(&self.path, artifact);
+                let path = artifact_path(&self.path, stem, artifact);
                 write_whole(&path, &artifact.bytes)?;
                 Ok(path)
             })
@@ -61,12 +67,15 @@ impl Output {
     }
 }
 
-fn artifact_path(path: &Path, artifact: &Artifact) -> PathBuf {
-    let has_extension = path.extension().is_some_and(|e| e.eq_ignore_ascii_case(artifact.extension));
-    if is_special(path) || (artifact.suffix.is_empty() && has_extension) {
+fn has_extension(path: &Path, extension: &str) -> bool {
+    path.extension().is_some_and(|e| e.eq_ignore_ascii_case(extension))
+}
+
+fn artifact_path(path: &Path, stem: &OsStr, artifact: &Artifact) -> PathBuf {
+    if is_special(path) || (artifact.suffix.is_empty() && has_extension(path, artifact.extension)) {
         return path.to_owned();
     }
-    let mut name: OsString = path.file_stem().unwrap_or_default().to_owned();
+    let mut name = stem.to_owned();
     name.push(&artifact.suffix);
     name.push(".");
     name.push(artifact.extension);
@@ -137,6 +146,12 @@ mod tests {
         let artifact = |suffix: &str, extension| Artifact { suffix: suffix.into(), extension, bytes: vec![1] };
         output.write_artifacts(&[artifact("", "png"), artifact("-roll", "png"), artifact("", "mid")]).unwrap();
         assert_eq!(names(dir.path()), ["out-roll.png", "out.mid", "out.png"]);
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["s-0.7", "s-0.8"] {
+            let output = Output::prepare(&dir.path().join(name)).unwrap();
+            output.write_artifacts(&[artifact("", "png"), artifact("-1", "png")]).unwrap();
+        }
+        assert_eq!(names(dir.path()), ["s-0.7-1.png", "s-0.7.png", "s-0.8-1.png", "s-0.8.png"]);
     }
 
     #[test]

@@ -115,7 +115,12 @@ pub(crate) trait AnyModality: Send + Sync {
         split: Split,
         yardstick: &mut Yardstick<'_>,
     ) -> lsgm_core::Result<Vec<Measure>>;
-    fn measure_baselines(&self, split: Split, yardstick: &mut Yardstick<'_>) -> lsgm_core::Result<Vec<Measure>>;
+    fn measure_baselines(
+        &self,
+        items: usize,
+        split: Split,
+        yardstick: &mut Yardstick<'_>,
+    ) -> lsgm_core::Result<Vec<Measure>>;
 }
 
 struct KindOf<M>(PhantomData<fn() -> M>);
@@ -207,7 +212,12 @@ impl<M: Modality> AnyModality for M {
         Modality::measure_nelbo(self, nelbo, stderr, items, split, yardstick)
     }
 
-    fn measure_baselines(&self, split: Split, yardstick: &mut Yardstick<'_>) -> lsgm_core::Result<Vec<Measure>> {
-        Modality::measure_baselines(self, split, yardstick)
+    fn measure_baselines(
+        &self,
+        items: usize,
+        split: Split,
+        yardstick: &mut Yardstick<'_>,
+    ) -> lsgm_core::Result<Vec<Measure>> {
+        Modality::measure_baselines(self, items, split, yardstick)
     }
 }

@@ -289,8 +289,8 @@ pub trait Modality: Send + Sync + Sized + 'static {
         Ok(Vec::new())
     }
 
-    /// What simple models of the data reach on a split, to hold a bound against.
-    fn measure_baselines(&self, _split: Split, _yardstick: &mut Yardstick<'_>) -> Result<Vec<Measure>> {
+    /// What simple models of the data reach on the first `items` items of a split, to hold a bound against.
+    fn measure_baselines(&self, _items: usize, _split: Split, _yardstick: &mut Yardstick<'_>) -> Result<Vec<Measure>> {
         Ok(Vec::new())
     }
 }

@@ -33,12 +33,13 @@ pub(crate) fn has_images(dir: &Path) -> bool {
 /// A folder that cannot be listed; images that cannot be used, unless `reading` says to skip them.
 pub(crate) fn open_folder(
     dir: &Path,
+    others: &[PathBuf],
     target: Target,
     reading: Reading,
     invert: bool,
     wanted: impl Fn(usize) -> Range<usize>,
 ) -> Result<Box<dyn Images>> {
-    let files = Files::list(dir)?.keep(wanted);
+    let files = Files::list(dir, others)?.keep(wanted);
     if reading.fits(files.len(), target.size) {
         let mut set = load(&files, target, reading)?;
         if invert {
@@ -59,12 +60,12 @@ struct Files {
 }
 
 impl Files {
-    fn list(dir: &Path) -> Result<Self> {
+    fn list(dir: &Path, others: &[PathBuf]) -> Result<Self> {
         let mut relative = Vec::new();
         collect(dir, Path::new(""), DEEPEST, &mut relative)?;
         let names = Rng::new(0).fork("order of image files");
         relative.sort_by_cached_key(|path| (names.fork(&path.to_string_lossy()).bits(), path.clone()));
-        let labels = labels(&relative);
+        let labels = labels(&relative, others);
         Ok(Self { paths: relative.into_iter().map(|path| dir.join(path)).collect(), labels })
     }
 
@@ -133,11 +134,16 @@ fn collect(root: &Path, below: &Path, depth: usize, found: &mut Vec<PathBuf>) ->
     Ok(())
 }
 
-/// The place of each file's folder among all such folders in alphabetical order.
-fn labels(relative: &[PathBuf]) -> Option<Vec<u32>> {
+/// The place of each file's folder among all such folders, those of the other parts too, in alphabetical order.
+fn labels(relative: &[PathBuf], others: &[PathBuf]) -> Option<Vec<u32>> {
     let class = |path: &PathBuf| path.parent()?.iter().next().map(|c| c.to_owned());
     let classes = relative.iter().map(class).collect::<Option<Vec<_>>>()?;
     let mut known = classes.clone();
+    for entry in others.iter().filter_map(|dir| fs::read_dir(dir).ok()).flatten().flatten() {
+        if has_images(&entry.path()) {
+            known.push(entry.file_name());
+        }
+    }
     known.sort();
     known.dedup();
     classes.iter().map(|c| u32::try_from(known.binary_search(c).ok()?).ok()).collect()

@@ -42,7 +42,12 @@ pub(crate) enum Content {
         variable: String,
     },
     /// PNG and JPEG files in a folder and the folders in it.
-    Folder(PathBuf),
+    Folder {
+        /// The folder.
+        dir: PathBuf,
+        /// Those of the other parts: a class has one number in all of them.
+        others: Vec<PathBuf>,
+    },
     /// Files of sound.
     Sounds {
         /// The folder.
@@ -81,7 +86,7 @@ impl Content {
     /// All files that a checksum may be known of.
     pub(crate) fn files(&self) -> Vec<FoundFile> {
         match self {
-            Self::Generated(..) | Self::Folder(_) | Self::Sounds { .. } => Vec::new(),
+            Self::Generated(..) | Self::Folder { .. } | Self::Sounds { .. } => Vec::new(),
             Self::Mat { file, .. } => vec![FoundFile { path: file.clone(), sha256: None }],
             Self::Idx { images, labels } => [Some(images), labels.as_ref()].into_iter().flatten().cloned().collect(),
             Self::Texts { files, .. } | Self::Parquet { files, .. } => {
@@ -97,7 +102,7 @@ impl Content {
             Self::Generated(..) => "made by the program".into(),
             Self::Idx { images, .. } => format!("idx files in {}", folder(&images.path)),
             Self::Mat { file, .. } => format!("MATLAB file {}", file.display()),
-            Self::Folder(dir) => format!("images in {}", dir.display()),
+            Self::Folder { dir, .. } => format!("images in {}", dir.display()),
             Self::Sounds { dir, .. } => format!("files of sound in {}", dir.display()),
             Self::Texts { files, .. } => {
                 format!("texts in {}", files.first().map(|f| folder(f)).unwrap_or_default())
@@ -203,8 +208,15 @@ fn images_in(source: &ImageFolderSource, part: &str, dir: &Path, tried: &mut Vec
     let whole = part == ImageFolderSource::WHOLE;
     tried.push(format!("PNG or JPEG files in {}", if whole { dir.to_owned() } else { dir.join(part) }.display()));
     let folder = part_folder(dir, part).filter(|dir| has_images(dir))?;
-    Some(Located { content: Content::Folder(folder), invert: source.invert })
+    let others = match whole {
+        true => Vec::new(),
+        false => PARTS.iter().filter(|other| **other != part).filter_map(|other| part_folder(dir, other)).collect(),
+    };
+    Some(Located { content: Content::Folder { dir: folder, others }, invert: source.invert })
 }
+
+/// Parts that a folder may be divided into.
+pub(crate) const PARTS: [&str; 3] = ["train", "val", "test"];
 
 /// The usual names of a part.
 pub(crate) fn names_of(part: &str) -> Vec<&str> {

@@ -114,7 +114,9 @@ fn load(request: &Request<'_>, rule: &SplitRule, located: &Located) -> Result<Bo
         Content::Generated(..) | Content::Sounds { .. } | Content::Texts { .. } => {
             return Err(not_for_images(request.card));
         }
-        Content::Folder(dir) => return open_folder(dir, target, request.reading, located.invert, wanted),
+        Content::Folder { dir, others } => {
+            return open_folder(dir, others, target, request.reading, located.invert, wanted);
+        }
         Content::Parquet { files, columns } => {
             let tables = Tables::open(files, columns, wanted)?;
             if !request.reading.fits(tables.rows(), target.size) {

@@ -208,8 +208,22 @@ fn fit(image: DynamicImage, target: Target) -> Result<DynamicImage, ImageSize> {
         }
         Fit::Resize => Ok(image.resize_exact(width, height, imageops::FilterType::Triangle)),
         Fit::Center => Ok(center(&image, width, height)),
-        Fit::Cover => Ok(image.resize_to_fill(width, height, imageops::FilterType::Triangle)),
+        Fit::Cover => Ok(middle(&image, width, height).resize_exact(width, height, imageops::FilterType::Triangle)),
     }
+}
+
+/// The largest part in the middle of an image with the proportions of `width` to `height`. Scaling the whole image first
+/// would take gigabytes for one that is a thousand times as wide as it is high.
+fn middle(image: &DynamicImage, width: u32, height: u32) -> DynamicImage {
+    let (outer_width, outer_height) = (image.width(), image.height());
+    let scaled = |side: u32, by: u32, over: u32, most: u32| {
+        let rounded = (u64::from(side) * u64::from(by) + u64::from(over) / 2) / u64::from(over);
+        u32::try_from(rounded).unwrap_or(most).clamp(1, most)
+    };
+    let (inner_width, inner_height) =
+        (scaled(outer_height, width, height, outer_width), scaled(outer_width, height, width, outer_height));
+    let (x, y) = ((outer_width - inner_width) / 2, (outer_height - inner_height) / 2);
+    image.crop_imm(x, y, inner_width, inner_height)
 }
 
 fn center(image: &DynamicImage, width: u32, height: u32) -> DynamicImage {
@@ -259,6 +273,16 @@ pub(crate) mod tests {
         let colour = DynamicImage::ImageRgb8(RgbImage::from_fn(2, 1, |x, _| image::Rgb([x as u8, 7, 9])));
         let size = ImageSize { channels: 3, height: 1, width: 2 };
         assert_eq!(pixels(&png(&colour), size, Fit::Exact).unwrap(), [0, 1, 7, 7, 9, 9]);
+    }
+
+    /// A line of a thousand pixels is cropped to its middle before it is enlarged, not after.
+    #[test]
+    fn covering_crops_first() {
+        let line = grey_png(16_384, 1, |x, _| if (8000..8384).contains(&x) { 90 } else { 0 });
+        assert!(pixels(&line, ImageSize::grey(256, 256), Fit::Cover).unwrap().iter().all(|p| *p == 90));
+        let image = DynamicImage::new_luma8(30, 10);
+        assert_eq!((middle(&image, 20, 10).width(), middle(&image, 10, 10).width()), (20, 10));
+        assert_eq!((middle(&image, 30, 5).width(), middle(&image, 30, 5).height()), (30, 5));
     }
 
     #[test]

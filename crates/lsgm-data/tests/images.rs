@@ -80,6 +80,22 @@ fn a_divided_folder_keeps_its_division() {
 }
 
 #[test]
+fn a_class_has_one_number_in_all_parts_of_a_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    for (i, folder) in ["train/cat", "train/dog", "train/owl", "test/cat", "test/owl", "val/dog"].iter().enumerate() {
+        save(&dir.path().join(folder), 10 * i as u8, 8, 6);
+    }
+    let labels = |split| {
+        let set = config().open(split, Some(dir.path())).unwrap();
+        let batch = set.batch(&(0..set.len()).collect::<Vec<_>>(), &mut Rng::new(0)).unwrap();
+        let mut labels = batch.labels.unwrap().to_vec1::<u32>().unwrap();
+        labels.sort_unstable();
+        labels
+    };
+    assert_eq!((labels(Split::Train), labels(Split::Test), labels(Split::Val)), (vec![0, 1, 2], vec![0, 2], vec![1]));
+}
+
+#[test]
 fn large_sets_are_decoded_as_they_are_visited() {
     let dir = folder(40);
     let small = config();

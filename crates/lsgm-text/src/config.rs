@@ -57,14 +57,13 @@ pub enum Overlong {
 }
 
 /// How text is cut to tokens. Whatever is fitted is fitted to the training split.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum TokenizerConfig {
     /// The characters of the training split; others are unknown.
-    #[default]
-    Characters,
+    Characters(Fixed),
     /// Bytes of UTF-8: any text, 256 tokens.
-    Bytes,
+    Bytes(Fixed),
     /// Byte-pair encoding over bytes: any text.
     Bpe(Fitted),
     /// A unigram language model over bytes (Kudo 2018): any text.
@@ -74,6 +73,17 @@ pub enum TokenizerConfig {
     /// `tokenizer.json` of a model repository in the Hugging Face cache.
     Hub(Given),
 }
+
+impl Default for TokenizerConfig {
+    fn default() -> Self {
+        Self::Characters(Fixed {})
+    }
+}
+
+/// A tokenizer that has nothing to choose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fixed {}
 
 /// A tokenizer to be fitted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,7 +124,7 @@ impl Default for TextConfig {
             packed: false,
             limit: None,
             seed: 0,
-            tokenizer: TokenizerConfig::Characters,
+            tokenizer: TokenizerConfig::default(),
         }
     }
 }

@@ -39,6 +39,19 @@ pub(crate) struct Item {
     pub(crate) ends: bool,
 }
 
+/// Tokens in front of a stretch that tell where its first character and its first word begin.
+const BEFORE: usize = 8;
+
+/// A stretch of an item that lies in one entry.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Piece<'a> {
+    pub(crate) tokens: &'a [u32],
+    /// The last tokens of the entry before it: none where it begins the entry.
+    pub(crate) before: &'a [u32],
+    /// Whether the entry's end belongs to it.
+    pub(crate) ends: bool,
+}
+
 /// The tokens of a split, cut to items `[L]`.
 pub struct Corpus {
     tokens: Vec<u32>,
@@ -126,6 +139,23 @@ impl Corpus {
         let item = self.items.get(index).copied();
         let found = item.and_then(|i| Some((self.tokens.get(i.start..i.start + i.length)?, i)));
         found.ok_or_else(|| Error::contract("corpus", format!("item {index} of {}", self.items.len())))
+    }
+
+    /// The stretches of an item: several where entries are packed.
+    pub(crate) fn pieces(&self, index: usize) -> Result<Vec<Piece<'_>>> {
+        let (tokens, item) = self.item(index)?;
+        let is_end = |token: &u32| *token == self.end;
+        let past = &self.tokens[item.start.saturating_sub(BEFORE.min(self.length))..item.start];
+        let mut before = if item.begins { &[][..] } else { past.rsplit(is_end).next().unwrap_or_default() };
+        let (mut rest, mut pieces) = (tokens, Vec::new());
+        while let Some(end) = rest.iter().position(is_end) {
+            pieces.push(Piece { tokens: &rest[..end], before, ends: true });
+            (rest, before) = (&rest[end + 1..], &[]);
+        }
+        if item.ends || !rest.is_empty() {
+            pieces.push(Piece { tokens: rest, before, ends: item.ends });
+        }
+        Ok(pieces)
     }
 }
 

@@ -22,8 +22,8 @@ const ENOUGH: usize = 1 << 26;
 /// Read, or fit to the training split, the tokenizer of a config.
 pub(crate) fn tokenizer(config: &TextConfig, dir: Option<&Path>) -> Result<Tokenizer> {
     match &config.tokenizer {
-        TokenizerConfig::Characters => Tokenizer::characters(&characters(config, dir)?),
-        TokenizerConfig::Bytes => Tokenizer::bytes(),
+        TokenizerConfig::Characters(_) => Tokenizer::characters(&characters(config, dir)?),
+        TokenizerConfig::Bytes(_) => Tokenizer::bytes(),
         TokenizerConfig::Bpe(fitted) => {
             let trainer = BpeTrainer::builder()
                 .show_progress(false)

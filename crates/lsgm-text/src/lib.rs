@@ -26,7 +26,9 @@ mod tokenizer;
 
 pub use autoencoder::TextVae;
 pub use categorical::Categorical;
-pub use config::{DecoderKind, ModelConfig, Overlong, Positions, TextConfig, TokenizerConfig, TransformerConfig};
+pub use config::{
+    DecoderKind, Fitted, Fixed, Given, ModelConfig, Overlong, Positions, TextConfig, TokenizerConfig, TransformerConfig,
+};
 pub use corpus::{Corpus, Counts};
 pub use error::TextError;
 pub use modality::Text;

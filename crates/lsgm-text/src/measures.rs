@@ -7,6 +7,7 @@ use lsgm_core::{Dataset, Measure, Result};
 use lsgm_data::Grammar;
 
 use crate::categorical::counted;
+use crate::corpus::Piece;
 use crate::ngram::NgramModel;
 use crate::statistics::Ngrams;
 use crate::statistics::{covered, distinct, repetition};
@@ -30,16 +31,23 @@ impl Amounts {
     pub(crate) fn of(corpus: &Corpus, tokenizer: &Tokenizer, items: usize) -> Result<Self> {
         let mut amounts = Self::default();
         for index in 0..items.min(corpus.len()) {
-            let (tokens, item) = corpus.item(index)?;
-            let text = tokenizer.decode(tokens)?;
-            let end = usize::from(item.ends);
-            // A word that began in the item before was counted there.
-            let begun = usize::from(!item.begins && text.starts_with(|c: char| !c.is_whitespace()));
-            amounts.tokens += tokens.len() + end;
-            amounts.characters += text.chars().count() + end;
-            amounts.words += (text.split_whitespace().count() + end).saturating_sub(begun);
+            for piece in corpus.pieces(index)? {
+                amounts.add(&piece, tokenizer)?;
+            }
         }
         Ok(amounts)
+    }
+
+    /// Characters and words count where they begin: those that a cut divides belong to what stands before it.
+    fn add(&mut self, piece: &Piece<'_>, tokenizer: &Tokenizer) -> Result<()> {
+        let before = tokenizer.decode(piece.before)?;
+        let text = tokenizer.decode(&[piece.before, piece.tokens].concat())?;
+        let end = usize::from(piece.ends);
+        let more = |count: fn(&str) -> usize| count(&text).saturating_sub(count(&before)) + end;
+        self.tokens += piece.tokens.len() + end;
+        self.characters += more(|text| text.chars().count());
+        self.words += more(|text| text.split_whitespace().count());
+        Ok(())
     }
 }
 
@@ -75,22 +83,28 @@ pub(crate) fn ngram_model(corpus: &Corpus, tokenizer: &Tokenizer, order: usize) 
     NgramModel::fit(order, tokenizer.vocabulary(), entries, Some(tokenizer.end()))
 }
 
-/// Nats of every item of a corpus under an n-gram model, in all.
-fn nats(model: &NgramModel, corpus: &Corpus) -> Result<f64> {
+/// Nats of the first `items` items of a corpus under an n-gram model, in all.
+fn nats(model: &NgramModel, corpus: &Corpus, items: usize) -> Result<f64> {
     let mut total = 0.0;
-    for index in 0..corpus.len() {
-        let (tokens, item) = corpus.item(index)?;
-        total -= model.log_prob_of(tokens, item.begins, item.ends);
+    for index in 0..items.min(corpus.len()) {
+        for piece in corpus.pieces(index)? {
+            total -= model.log_prob_of(piece.tokens, piece.before.is_empty(), piece.ends);
+        }
     }
     Ok(total)
 }
 
-/// N-gram models of orders 1 to 4, fitted to `train`, on all of `held_out`.
-pub(crate) fn baselines(train: &Corpus, held_out: &Corpus, tokenizer: &Tokenizer) -> Result<Vec<Measure>> {
-    let amounts = Amounts::of(held_out, tokenizer, usize::MAX)?;
+/// N-gram models of orders 1 to 4, fitted to `train`, on the first `items` items of `held_out`.
+pub(crate) fn baselines(
+    train: &Corpus,
+    held_out: &Corpus,
+    items: usize,
+    tokenizer: &Tokenizer,
+) -> Result<Vec<Measure>> {
+    let amounts = Amounts::of(held_out, tokenizer, items)?;
     let mut measures = Vec::new();
     for (index, name) in ORDERS.iter().enumerate() {
-        let nats = nats(&ngram_model(train, tokenizer, index + 1), held_out)?;
+        let nats = nats(&ngram_model(train, tokenizer, index + 1), held_out, items)?;
         let per_token = nats / amounts.tokens.max(1) as f64;
         let meaning = format!(
             "{}-gram model of tokens, modified Kneser-Ney; {per_token:.3} nats for each token, perplexity {:.1}",
@@ -131,48 +145,65 @@ fn share(name: &str, part: usize, all: usize, meaning: impl Into<String>) -> Mea
 
 /// What samples are measured against.
 pub(crate) struct Reference<'a> {
-    pub(crate) train: &'a Corpus,
+    /// The training split, where it is at hand.
+    pub(crate) train: Option<&'a Corpus>,
     pub(crate) held_out: &'a Corpus,
     pub(crate) tokenizer: &'a Tokenizer,
+    /// Whether items go on behind an end.
+    pub(crate) packed: bool,
     pub(crate) is_grammar: bool,
 }
 
+impl Reference<'_> {
+    fn text(&self, tokens: &[u32]) -> Result<String> {
+        if self.packed { self.tokenizer.decode_packed(tokens) } else { self.tokenizer.decode(tokens) }
+    }
+}
+
 /// Statistics of samples, each beside that of equally many held-out items.
-pub(crate) fn samples(x: &Tensor, end: Option<u32>, reference: &Reference<'_>) -> Result<Vec<Measure>> {
-    let tokenizer = reference.tokenizer;
+pub(crate) fn samples(x: &Tensor, reference: &Reference<'_>) -> Result<Vec<Measure>> {
     let rows = x.to_device(&Device::Cpu)?.to_vec2::<u32>()?;
-    let texts = rows.iter().map(|row| tokenizer.decode(row)).collect::<Result<Vec<_>>>()?;
+    let texts = rows.iter().map(|row| reference.text(row)).collect::<Result<Vec<_>>>()?;
     let mut held_out = Vec::new();
     for index in 0..reference.held_out.len().min(texts.len()) {
-        held_out.push(tokenizer.decode(reference.held_out.item(index)?.0)?);
+        held_out.push(reference.text(reference.held_out.item(index)?.0)?);
     }
     let mut measures = Vec::new();
     if reference.is_grammar {
         let right = texts.iter().filter(|t| Grammar::accepts(t)).count();
         measures.push(share("grammatical", right, texts.len(), "samples that the grammar accepts"));
     }
-    measures.extend(fluency(&rows, end, reference)?);
+    if let Some(train) = reference.train {
+        measures.extend(fluency(&rows, train, reference)?);
+    }
     for n in [1, 2, 4] {
         let meaning = format!("different runs of {n} words over all; held-out {:.3}", distinct(&held_out, n));
         measures.push(Measure::new(format!("distinct_{n}"), distinct(&texts, n), "share", meaning));
     }
     let meaning = format!("pairs of words that a sample has twice; held-out {:.3}", repetition(&held_out, 2));
     measures.push(Measure::new("repetition", repetition(&texts, 2), "share", meaning));
-    measures.extend(copies(&texts, &held_out, reference)?);
+    if let Some(train) = reference.train {
+        measures.extend(copies(&texts, &held_out, train, reference.tokenizer)?);
+    }
     Ok(measures)
 }
 
 /// Log-perplexity of samples and of the held-out split under one n-gram model.
-fn fluency(rows: &[Vec<u32>], end: Option<u32>, reference: &Reference<'_>) -> Result<Vec<Measure>> {
-    let model = ngram_model(reference.train, reference.tokenizer, ORDERS.len());
+fn fluency(rows: &[Vec<u32>], train: &Corpus, reference: &Reference<'_>) -> Result<Vec<Measure>> {
+    let (model, end) = (ngram_model(train, reference.tokenizer, ORDERS.len()), reference.tokenizer.end());
     let (mut total, mut tokens) = (0.0, 0usize);
     for row in rows {
-        let length = row.iter().position(|t| Some(*t) == end).unwrap_or(row.len());
-        let ends = length < row.len();
-        total -= model.log_prob_of(&row[..length], ends, ends);
-        tokens += length + usize::from(ends);
+        // What a packed sample starts with is the rest of a text, and so is a window of a document, which has no end.
+        let (mut rest, mut begins) = (&row[..], !reference.packed && row.contains(&end));
+        while !rest.is_empty() {
+            let length = rest.iter().position(|t| *t == end).unwrap_or(rest.len());
+            let ends = length < rest.len();
+            total -= model.log_prob_of(&rest[..length], begins, ends);
+            tokens += length + usize::from(ends);
+            (rest, begins) = if reference.packed && ends { (&rest[length + 1..], true) } else { (&[][..], false) };
+        }
     }
-    let held_out = nats(&model, reference.held_out)?;
+    let held_out = nats(&model, reference.held_out, usize::MAX)?;
     let amounts = Amounts::of(reference.held_out, reference.tokenizer, usize::MAX)?;
     let meaning = "nats for each token under a 4-gram model of the training split";
     Ok(vec![
@@ -187,18 +218,18 @@ fn fluency(rows: &[Vec<u32>], end: Option<u32>, reference: &Reference<'_>) -> Re
 }
 
 /// How much of the samples stands in the training split.
-fn copies(texts: &[String], held_out: &[String], reference: &Reference<'_>) -> Result<Vec<Measure>> {
-    let mut train = Vec::new();
+fn copies(texts: &[String], held_out: &[String], train: &Corpus, tokenizer: &Tokenizer) -> Result<Vec<Measure>> {
+    let mut entries = Vec::new();
     let mut left = ENOUGH;
-    for entry in reference.train.entries() {
-        train.push(reference.tokenizer.decode(entry)?);
+    for entry in train.entries() {
+        entries.push(tokenizer.decode(entry)?);
         left = left.saturating_sub(entry.len());
         if left == 0 {
             break;
         }
     }
     let one = |name: &str, n: usize, meaning: &str| {
-        let known = Ngrams::of(&train, n);
+        let known = Ngrams::of(&entries, n);
         let ((p, of), (other, _)) = (covered(&known, texts), covered(&known, held_out));
         share(name, (p * of as f64).round() as usize, of, format!("{meaning}; held-out {other:.3}"))
     };

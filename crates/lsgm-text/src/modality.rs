@@ -59,6 +59,17 @@ impl Text {
         }
     }
 
+    /// The training split, if it is at hand: a model is evaluated where its training data are not, too.
+    fn train(&self, dir: Option<&Path>) -> Result<Option<Arc<Corpus>>> {
+        match self.corpus(Split::Train, dir) {
+            Err(e) if e.is_input() => {
+                tracing::warn!("nothing is compared with the training split: {e}");
+                Ok(None)
+            }
+            other => other.map(Some),
+        }
+    }
+
     /// The token behind which nothing counts.
     fn end(&self) -> Option<u32> {
         (!self.data.packed).then(|| self.tokenizer.end())
@@ -71,11 +82,7 @@ impl Text {
 
     /// A packed item goes on behind an end.
     fn show(&self, row: &[u32]) -> Result<String> {
-        if !self.data.packed {
-            return self.tokenizer.decode(row);
-        }
-        let parts = row.split(|t| *t == self.tokenizer.end()).map(|part| self.tokenizer.decode(part));
-        Ok(parts.collect::<Result<Vec<_>>>()?.join("\n"))
+        if self.data.packed { self.tokenizer.decode_packed(row) } else { self.tokenizer.decode(row) }
     }
 }
 
@@ -181,10 +188,16 @@ impl Modality for Text {
 
     fn measure_samples(&self, samples: &Tensor, yardstick: &mut Yardstick<'_>) -> Result<Vec<Measure>> {
         let dir = yardstick.data_dir;
-        let (train, held_out) = (self.corpus(Split::Train, dir)?, self.held_out(dir)?);
+        let (train, held_out) = (self.train(dir)?, self.held_out(dir)?);
         let is_grammar = self.data.set == "grammar" && dir.is_none() && self.data.dir.is_none();
-        let reference = Reference { train: &train, held_out: &held_out, tokenizer: &self.tokenizer, is_grammar };
-        measures::samples(samples, self.end(), &reference)
+        let reference = Reference {
+            train: train.as_deref(),
+            held_out: &held_out,
+            tokenizer: &self.tokenizer,
+            packed: self.data.packed,
+            is_grammar,
+        };
+        measures::samples(samples, &reference)
     }
 
     fn measure_reconstructions(
@@ -209,10 +222,9 @@ impl Modality for Text {
         Ok(measures::bound(nelbo, stderr, items.min(corpus.len()), &amounts))
     }
 
-    fn measure_baselines(&self, split: Split, yardstick: &mut Yardstick<'_>) -> Result<Vec<Measure>> {
-        let (train, held_out) =
-            (self.corpus(Split::Train, yardstick.data_dir)?, self.corpus(split, yardstick.data_dir)?);
-        measures::baselines(&train, &held_out, &self.tokenizer)
+    fn measure_baselines(&self, items: usize, split: Split, yardstick: &mut Yardstick<'_>) -> Result<Vec<Measure>> {
+        let Some(train) = self.train(yardstick.data_dir)? else { return Ok(Vec::new()) };
+        measures::baselines(&train, &*self.corpus(split, yardstick.data_dir)?, items, &self.tokenizer)
     }
 }
 

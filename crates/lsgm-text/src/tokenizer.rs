@@ -54,6 +54,9 @@ impl Tokenizer {
         };
         // What looks like the end of a text in the middle of one is text.
         pipeline.set_encode_special_tokens(true);
+        // Items have a length of their own: a file made for another model must not cut or fill what it is given.
+        pipeline.with_truncation(None).map_err(|e| refuse(e.to_string()))?;
+        pipeline.with_padding(None);
         let unknown = unknown(&pipeline);
         let vocabulary = pipeline.get_vocab(true).values().max().map_or(0, |id| *id as usize + 1);
         Ok(Self { pipeline, end, unknown, vocabulary })
@@ -132,6 +135,15 @@ impl Tokenizer {
         let length = tokens.iter().position(|t| *t == self.end).unwrap_or(tokens.len());
         Ok(self.pipeline.decode(&tokens[..length], false).map_err(|e| given("tokens", &e))?)
     }
+
+    /// The texts of tokens that go on behind an end, each on a line.
+    ///
+    /// # Errors
+    /// What the tokenizer refuses.
+    pub(crate) fn decode_packed(&self, tokens: &[u32]) -> Result<String> {
+        let texts = tokens.split(|t| *t == self.end).map(|text| self.decode(text));
+        Ok(texts.collect::<Result<Vec<_>>>()?.join("\n"))
+    }
 }
 
 fn given(text: &str, error: &tokenizers::Error) -> TextError {
@@ -201,6 +213,20 @@ mod tests {
         let cut = &tokenizer.encode("🦀").unwrap()[..2];
         assert!(tokenizer.decode(cut).unwrap().contains('\u{fffd}'));
         assert_eq!(tokenizer.decode(&[tokenizer.end(), 5]).unwrap(), "");
+    }
+
+    #[test]
+    fn a_file_for_another_model_neither_cuts_nor_fills_texts() {
+        let mut json: Value = serde_json::from_slice(&Tokenizer::bytes().unwrap().to_json().unwrap()).unwrap();
+        json["truncation"] = json!({ "direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0 });
+        json["padding"] = json!({
+            "strategy": { "Fixed": 8 }, "direction": "Right", "pad_to_multiple_of": null, "pad_id": 5,
+            "pad_type_id": 0, "pad_token": "a"
+        });
+        let tokenizer = Tokenizer::from_json(json.to_string().as_bytes(), None, "t.json").unwrap();
+        for text in ["a", "abcdefghijkl"] {
+            assert_eq!(tokenizer.encode(text).unwrap().len(), text.len());
+        }
     }
 
     #[test]

@@ -271,6 +271,100 @@ fn noise_on_the_latents_is_for_training_alone() {
     assert_ne!(of(true, 1), of(true, 2));
 }
 
+fn amounts(data: &TextConfig, tokenizer_of: &str, folder: &Folder, items: usize) -> (f64, f64, f64) {
+    let tokenizer: TokenizerConfig = serde_json::from_str(&format!("{{\"kind\": \"{tokenizer_of}\"}}")).unwrap();
+    let data = TextConfig { tokenizer, ..data.clone() };
+    let text = text(&data, small(DecoderKind::Parallel), folder);
+    let mut yardstick = Yardstick {
+        data_dir: Some(folder.path()),
+        cache_dir: folder.path(),
+        device: &Device::Cpu,
+        rng: &mut Rng::new(0),
+        progress: &mut |_| (),
+    };
+    let nats = items as f64;
+    let measures = text.measure_nelbo(1.0, 0.0, items, Split::Test, &mut yardstick).unwrap();
+    let value = |name: &str| measures.iter().find(|m| m.name == name).unwrap().value;
+    (
+        nats / value("nats_per_token"),
+        nats / value("bits_per_char") / std::f64::consts::LN_2,
+        nats / value("perplexity_word").ln(),
+    )
+}
+
+/// Tokens, characters and words of all items are those of the text, wherever it is cut.
+#[test]
+fn amounts_do_not_depend_on_where_a_text_is_cut() {
+    let close = |a: (f64, f64, f64), b: (f64, f64, f64)| {
+        assert!((a.0 - b.0).abs() + (a.1 - b.1).abs() + (a.2 - b.2).abs() < 1e-6, "{a:?} {b:?}");
+    };
+    let folder = Folder::new("ab cd\n");
+    let write = |test: &str| std::fs::write(folder.path().join("test.txt"), test).unwrap();
+    // Four entries of 2, 6, 5 and 3 characters, two of them of two words, with their ends: 20 tokens in items of 4.
+    write("ab\nab cde\nab cd\ncab\n");
+    let packed = TextConfig { packed: true, ..config(4) };
+    close(amounts(&packed, "bytes", &folder, 5), (20.0, 20.0, 10.0));
+    // One entry of 12 characters, 23 bytes, an end.
+    write("ä€ß 🦀 é €ö x\n");
+    for length in [2, 3, 5, 7, 24, 30] {
+        let items = 23 / length + 1;
+        close(amounts(&config(length), "bytes", &folder, items), (24.0, 13.0, 6.0));
+    }
+}
+
+/// Sequences of a packed corpus begin anew behind an end, for n-gram models and statistics too.
+#[test]
+fn packed_text_is_measured_entry_by_entry() {
+    let folder = Folder::new(&"ab cd\ncd ab\n".repeat(20));
+    std::fs::write(folder.path().join("test.txt"), "ab cd\ncd ab\n".repeat(4)).unwrap();
+    let data = text(&TextConfig { packed: true, ..config(12) }, small(DecoderKind::Parallel), &folder);
+    let mut yardstick = Yardstick {
+        data_dir: Some(folder.path()),
+        cache_dir: folder.path(),
+        device: &Device::Cpu,
+        rng: &mut Rng::new(0),
+        progress: &mut |_| (),
+    };
+    let baselines = data.measure_baselines(4, Split::Test, &mut yardstick).unwrap();
+    let fourgram = baselines.iter().find(|m| m.name == "fourgram_bits_per_char").unwrap().value;
+    assert!(fourgram < 0.6, "entries are all but certain once they have begun: {fourgram} bits");
+    let x = data.dataset(Split::Test, Some(folder.path())).unwrap().batch(&[0, 1], &mut Rng::new(0)).unwrap().x;
+    let samples = data.measure_samples(&x, &mut yardstick).unwrap();
+    let value = |name: &str| samples.iter().find(|m| m.name == name).unwrap().value;
+    // Two items of two entries: eight words, two of them different.
+    assert!((value("distinct_1") - 0.25).abs() < 1e-12, "{}", value("distinct_1"));
+    // They are held-out text themselves, but for not being known to begin an entry.
+    let (samples, text) = (value("sample_log_perplexity"), value("heldout_log_perplexity"));
+    assert!(samples > text && samples < text + 0.5, "{samples} {text}");
+}
+
+/// A model is measured where its training data are not, too.
+#[test]
+fn without_the_training_split_there_are_fewer_figures() {
+    let folder = Folder::new(LINES);
+    let data = text(&config(16), small(DecoderKind::Parallel), &folder);
+    std::fs::remove_file(folder.path().join("train.txt")).unwrap();
+    let mut yardstick = Yardstick {
+        data_dir: Some(folder.path()),
+        cache_dir: folder.path(),
+        device: &Device::Cpu,
+        rng: &mut Rng::new(0),
+        progress: &mut |_| (),
+    };
+    assert!(data.measure_baselines(4, Split::Test, &mut yardstick).unwrap().is_empty());
+    let x = data.read_items(&["abc".into()]).unwrap();
+    let samples = data.measure_samples(&x, &mut yardstick).unwrap();
+    assert!(samples.iter().any(|m| m.name == "distinct_1") && !samples.iter().any(|m| m.name.starts_with("copied")));
+}
+
+#[test]
+fn keys_that_a_tokenizer_does_not_have_are_refused() {
+    for json in ["{\"kind\": \"characters\", \"vocabulary\": 9}", "{\"kind\": \"bytes\", \"from\": \"x\"}"] {
+        assert!(serde_json::from_str::<TokenizerConfig>(json).unwrap_err().to_string().contains("unknown field"));
+    }
+    assert_eq!(serde_json::to_string(&TokenizerConfig::default()).unwrap(), "{\"kind\":\"characters\"}");
+}
+
 #[test]
 fn figures_are_in_the_units_they_say() {
     let folder = Folder::new(&"ab\nabc\ncab\nabcdefgh\n".repeat(10));
@@ -289,7 +383,7 @@ fn figures_are_in_the_units_they_say() {
     assert!((value("nats_per_token") - 2.0).abs() < 1e-12);
     assert!((value("bits_per_char") - 2.0 / std::f64::consts::LN_2).abs() < 1e-12);
     assert!((value("perplexity_word") - 5f64.exp()).abs() < 1e-9);
-    let baselines = data.measure_baselines(Split::Test, &mut yardstick).unwrap();
+    let baselines = data.measure_baselines(4, Split::Test, &mut yardstick).unwrap();
     assert_eq!(baselines.len(), 4);
     assert!(baselines[1].value < baselines[0].value && baselines.iter().all(|m| m.value > 0.0 && m.value < 5.0));
     let x = data.read_items(&["abc".into(), "cab".into()]).unwrap();

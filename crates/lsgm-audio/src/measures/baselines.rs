@@ -70,7 +70,7 @@ pub(crate) struct Baselines {
 impl Baselines {
     /// Fit both models to the first clips of a split.
     pub(crate) fn fit(grid: Grid, train: &dyn Dataset, rng: &mut Rng) -> Result<Self> {
-        let clips = first_clips(train, rng)?;
+        let clips = first_clips(train, CLIPS, rng)?;
         let mut counts = vec![1.0; grid.len()];
         clips.iter().flatten().for_each(|v| counts[grid.index(*v)] += 1.0);
         let total: f64 = counts.iter().sum();
@@ -82,9 +82,9 @@ impl Baselines {
         Ok(Self { grid, histogram, predictor, residual: ScaleMixture::fit(&bins) })
     }
 
-    /// −ln p of clips in nats, by both models.
-    pub(crate) fn measure(&self, data: &dyn Dataset, rng: &mut Rng) -> Result<Vec<Measure>> {
-        let clips = first_clips(data, rng)?;
+    /// −ln p of the first `items` clips (at most 2,000) in nats, by both models.
+    pub(crate) fn measure(&self, data: &dyn Dataset, items: usize, rng: &mut Rng) -> Result<Vec<Measure>> {
+        let clips = first_clips(data, items.min(CLIPS), rng)?;
         let samples = clips.first().map_or(1, Vec::len);
         let histogram: Vec<Option<f64>> = clips
             .par_iter()
@@ -114,8 +114,8 @@ impl Baselines {
     }
 }
 
-fn first_clips(data: &dyn Dataset, rng: &mut Rng) -> Result<Vec<Vec<f32>>> {
-    let indices: Vec<usize> = (0..data.len().min(CLIPS)).collect();
+fn first_clips(data: &dyn Dataset, count: usize, rng: &mut Rng) -> Result<Vec<Vec<f32>>> {
+    let indices: Vec<usize> = (0..data.len().min(count)).collect();
     clips(&data.batch(&indices, rng)?.x)
 }
 
@@ -233,7 +233,7 @@ mod tests {
             "{:?}",
             found.predictor
         );
-        let measures = found.measure(&Resonance, &mut rng).unwrap();
+        let measures = found.measure(&Resonance, 60, &mut rng).unwrap();
         let bits = |name: &str| measures.iter().find(|m| m.name == name).unwrap().value;
         // The entropy of the innovations in steps of 2⁻¹⁵.
         let entropy = 0.5 * (2.0 * std::f64::consts::PI * std::f64::consts::E).log2() + (0.01f64 * 32_768.0).log2();

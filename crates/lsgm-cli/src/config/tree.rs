@@ -53,6 +53,20 @@ impl Origins {
     fn forget_below(&mut self, section: &str) {
         self.0.retain(|key, _| !key.strip_prefix(section).is_some_and(|rest| rest.starts_with('.')));
     }
+
+    /// Take out of `table`, which is `section`, all that does not come from the command line.
+    fn keep_arguments(&mut self, table: &mut Table, section: &str) {
+        table.retain(|name, value| {
+            let key = if section.is_empty() { name.to_owned() } else { format!("{section}.{name}") };
+            if matches!(self.0.get(&key), Some(Origin::Argument(_))) {
+                return true;
+            }
+            self.0.remove(&key);
+            let Value::Table(inner) = value else { return false };
+            self.keep_arguments(inner, &key);
+            !inner.is_empty()
+        });
+    }
 }
 
 /// Values from a file and from the command line.
@@ -123,9 +137,8 @@ impl Tree {
             table = inner;
         }
         if *last == TAG && table.get(TAG).is_some_and(|old| *old != value) {
-            // The other keys belong to the variant that was replaced.
-            table.clear();
-            self.origins.forget_below(&sections.join("."));
+            // The other keys belong to the variant that was replaced, but for those that were given with the new one.
+            self.origins.keep_arguments(table, &sections.join("."));
         }
         if ALTERNATIVES.contains(last) {
             table.retain(|name: &str, _| !ALTERNATIVES.contains(&name));
@@ -251,6 +264,12 @@ mod tests {
         let mut t = tree("[prior.sde]\nkind = 'vpsde'\nbeta_end = 20.0\n");
         t.set_argument("prior.sde.kind=geometric").unwrap();
         assert_eq!(t.values, "prior.sde.kind = 'geometric'".parse::<Table>().unwrap());
+        let mut either_way = tree("[prior.network]\nkind = 'mixture'\ncomponents = 9\ntransformer.blocks = 2\n");
+        for argument in ["prior.network.channels=64", "prior.network.kind=unet"] {
+            either_way.set_argument(argument).unwrap();
+        }
+        let expected = "[prior.network]\nkind = 'unet'\nchannels = 64".parse::<Table>().unwrap();
+        assert_eq!(either_way.values, expected);
         let defaults = "[prior.sde]\nkind = 'vpsde'\nbeta_start = 0.1\n[prior]\nmixed = true".parse().unwrap();
         fill_defaults(&mut t.values, &defaults);
         assert_eq!(t.values, "[prior]\nmixed = true\nsde.kind = 'geometric'".parse::<Table>().unwrap());

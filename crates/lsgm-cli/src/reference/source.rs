@@ -107,7 +107,7 @@ impl Sources {
             }
             docs.insert(name.clone(), item.docs.clone());
             if is_section(&item) {
-                let body = lines.block();
+                let body = if item.line.ends_with('}') { String::new() } else { lines.block() };
                 let body = match kind {
                     "struct" => Body::Struct(fields(&body, 4)),
                     _ => Body::Enum(attribute(&item.attributes, "tag"), variants(&body, &item.attributes)),
@@ -142,7 +142,7 @@ impl Sources {
 /// Whether a config is read to this type key by key; other types are values to the reader.
 fn is_section(item: &Item) -> bool {
     let as_value = ["untagged", "transparent", "try_from", "from"].iter().any(|word| has_word(&item.attributes, word));
-    has_word(&item.attributes, "Deserialize") && item.line.ends_with('{') && !as_value
+    has_word(&item.attributes, "Deserialize") && item.line.ends_with(['{', '}']) && !as_value
 }
 
 /// What a line at the outermost level declares: `struct`, `enum`, or `impl` of a modality, and its name.

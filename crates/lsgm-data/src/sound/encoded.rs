@@ -10,7 +10,7 @@ use symphonia::core::formats::{FormatReader, SeekMode, SeekTo, TrackType};
 use symphonia::core::io::{MediaSource, MediaSourceStream};
 use symphonia::core::units::Timestamp;
 
-use super::wav::{not_a_number, unusable};
+use super::wav::{check_rate, not_a_number, unusable};
 use crate::shield::shield;
 use crate::{DataError, Result};
 
@@ -44,7 +44,8 @@ impl Encoded {
         let track = format.default_track(TrackType::Audio).ok_or_else(|| unusable(origin, "no sound in it"))?;
         let codec = track.codec_params.as_ref().and_then(|c| c.audio());
         let codec = codec.ok_or_else(|| unusable(origin, "its codec cannot be read"))?;
-        let rate = codec.sample_rate.filter(|r| *r > 0).ok_or_else(|| unusable(origin, "it has no sample rate"))?;
+        let rate = codec.sample_rate.ok_or_else(|| unusable(origin, "it has no sample rate"))?;
+        check_rate(rate, origin)?;
         let options = AudioDecoderOptions::default();
         let decoder = symphonia::default::get_codecs().make_audio_decoder(codec, &options).map_err(failed)?;
         let (id, known) = (track.id, track.num_frames.and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0));

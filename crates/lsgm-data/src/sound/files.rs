@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use crate::card::{LabelRule, SoundPart, SoundSource};
-use crate::locate::names_of;
+use crate::locate::{PARTS, names_of};
 use crate::{DataError, Result};
 
 /// Extensions of the files that are taken for sound.
@@ -31,10 +31,12 @@ pub(crate) fn sounds_in(source: &SoundSource, part: &str, dir: &Path) -> Result<
     if !dir.is_dir() {
         return Ok(Vec::new());
     }
+    let walked = walk(dir)?;
+    let lists = Lists { dir, walked: &walked };
     let all: Vec<String> =
-        walk(dir)?.into_iter().filter(|f| source.files.is_empty() || matches_any(&source.files, f)).collect();
+        walked.iter().filter(|f| source.files.is_empty() || matches_any(&source.files, f)).cloned().collect();
     let classes = classes(&source.label, &all);
-    let chosen = choose(rule, &all, dir)?;
+    let chosen = choose(rule, &all, &lists)?;
     Ok(scattered(chosen).into_iter().map(|f| labelled(dir, &f, &source.label, &classes)).collect())
 }
 
@@ -44,17 +46,29 @@ pub(crate) fn sounds_in(source: &SoundSource, part: &str, dir: &Path) -> Result<
 /// # Errors
 /// As [`sounds_in`].
 pub(crate) fn parted(part: &str, dir: &Path) -> Result<Vec<SoundFile>> {
+    let Some((root, files)) = files_of(part, dir)? else { return Ok(Vec::new()) };
+    // A class has one number in all parts, whichever of them know it.
+    let mut all = files.clone();
+    for other in PARTS.into_iter().filter(|other| *other != part) {
+        all.extend(files_of(other, dir)?.map(|(_, files)| files).unwrap_or_default());
+    }
+    let classes = classes(&LabelRule::Folder, &all);
+    Ok(scattered(files).into_iter().map(|f| labelled(&root, &f, &LabelRule::Folder, &classes)).collect())
+}
+
+/// The files of a part that has a list or a folder, and where their paths start.
+fn files_of(part: &str, dir: &Path) -> Result<Option<(PathBuf, Vec<String>)>> {
     for name in names_of(part) {
         let (list, folder) = (dir.join(format!("{name}.txt")), dir.join(name));
-        let (root, files) = match (list.is_file(), folder.is_dir()) {
-            (true, _) => (dir.to_owned(), listed(&list, dir)?),
-            (_, true) => (folder.clone(), walk(&folder)?),
-            _ => continue,
-        };
-        let classes = classes(&LabelRule::Folder, &files);
-        return Ok(scattered(files).into_iter().map(|f| labelled(&root, &f, &LabelRule::Folder, &classes)).collect());
+        if list.is_file() {
+            return Ok(Some((dir.to_owned(), listed(&list, dir)?)));
+        }
+        if folder.is_dir() {
+            let files = walk(&folder)?;
+            return Ok(Some((folder, files)));
+        }
     }
-    Ok(Vec::new())
+    Ok(None)
 }
 
 /// All files of a folder that has no parts, in an order that their names alone decide: the first tenth for testing, the
@@ -76,15 +90,34 @@ pub(crate) fn split_by_name(part: &str, dir: &Path) -> Result<Vec<SoundFile>> {
     Ok(files[range].iter().map(|f| labelled(dir, f, &LabelRule::Folder, &classes)).collect())
 }
 
-fn choose(rule: &SoundPart, all: &[String], dir: &Path) -> Result<Vec<String>> {
-    let lists = |names: &[String]| -> Result<BTreeSet<String>> {
-        names
-            .iter()
-            .map(|n| listed(&dir.join(n), dir))
-            .collect::<Result<Vec<_>>>()
-            .map(|l| l.concat().into_iter().collect())
-    };
-    let (only, except) = (lists(rule.list.as_slice())?, lists(&rule.except)?);
+/// Lists of files in a folder.
+struct Lists<'a> {
+    dir: &'a Path,
+    /// All files of sound in the folder, in order.
+    walked: &'a [String],
+}
+
+impl Lists<'_> {
+    /// The files of several lists. One that is in the folder but not among its files of sound is refused: it would be left
+    /// out, or left in, without a word.
+    fn read(&self, names: &[String]) -> Result<BTreeSet<String>> {
+        let mut files = BTreeSet::new();
+        for name in names {
+            let list = self.dir.join(name);
+            for file in listed(&list, self.dir)? {
+                if self.walked.binary_search(&file).is_err() {
+                    let message = format!("`{file}` is no file of sound in the folder of the list");
+                    return Err(DataError::corrupt(&list, "list of files", message));
+                }
+                files.insert(file);
+            }
+        }
+        Ok(files)
+    }
+}
+
+fn choose(rule: &SoundPart, all: &[String], lists: &Lists<'_>) -> Result<Vec<String>> {
+    let (only, except) = (lists.read(rule.list.as_slice())?, lists.read(&rule.except)?);
     let wanted = |f: &&String| {
         (rule.files.is_empty() || matches_any(&rule.files, f))
             && (rule.list.is_none() || only.contains(*f))
@@ -102,7 +135,7 @@ fn listed(list: &Path, dir: &Path) -> Result<Vec<String>> {
     let lines = text.lines().enumerate().map(|(i, line)| (i + 1, line.trim())).filter(|(_, line)| !line.is_empty());
     lines
         .map(|(number, line)| match dir.join(line).is_file() {
-            true => Ok(line.replace('\\', "/")),
+            true => Ok(plain_path(line)),
             false => Err(DataError::Missing {
                 path: dir.join(line),
                 what: format!("file of line {number} of {}", list.display()),
@@ -110,6 +143,11 @@ fn listed(list: &Path, dir: &Path) -> Result<Vec<String>> {
             }),
         })
         .collect()
+}
+
+/// With `/`, and without the `./` that `find` writes.
+fn plain_path(path: &str) -> String {
+    path.replace('\\', "/").split('/').filter(|part| *part != ".").collect::<Vec<_>>().join("/")
 }
 
 /// All files of sound below a folder, by their paths from there with `/`, in alphabetical order.
@@ -237,7 +275,7 @@ mod tests {
                 touch(dir.path(), &format!("rec/{digit}_ann_{index}.wav"));
             }
         }
-        std::fs::write(dir.path().join("test.list"), "rec/0_ann_0.wav\n\nrec/1_ann_0.wav\n").unwrap();
+        std::fs::write(dir.path().join("test.list"), "./rec/0_ann_0.wav\n\nrec/1_ann_0.wav\n").unwrap();
         let source: SoundSource = toml::from_str(
             r#"
             files = ["rec/*"]
@@ -256,6 +294,10 @@ mod tests {
             let digit = file.path.file_name().unwrap().to_str().unwrap()[..1].parse::<u32>().unwrap();
             assert_eq!(file.label, Some(digit));
         }
+        touch(dir.path(), "rec/notes.pdf");
+        std::fs::write(dir.path().join("test.list"), "rec/notes.pdf").unwrap();
+        let message = sounds_in(&source, "val", dir.path()).unwrap_err().to_string();
+        assert!(message.contains("test.list") && message.contains("`rec/notes.pdf` is no file of sound"), "{message}");
         std::fs::write(dir.path().join("test.list"), "rec/none.wav").unwrap();
         let message = sounds_in(&source, "test", dir.path()).unwrap_err().to_string();
         assert!(message.contains("none.wav") && message.contains("line 1"), "{message}");
@@ -275,6 +317,20 @@ mod tests {
         let labels: BTreeSet<_> = split_by_name("train", dir.path()).unwrap().iter().map(|f| f.label).collect();
         assert_eq!(labels, BTreeSet::from([Some(0), Some(1)]));
         assert!(parted("train", dir.path()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_class_has_one_number_in_all_parts() {
+        let dir = tempfile::tempdir().unwrap();
+        for file in ["train/cat/a.wav", "train/dog/b.wav", "train/owl/c.wav", "test/cat/d.wav", "test/owl/e.wav"] {
+            touch(dir.path(), file);
+        }
+        let labels = |part| -> BTreeSet<_> {
+            let files = parted(part, dir.path()).unwrap();
+            files.iter().map(|f| (f.path.parent().unwrap().file_name().unwrap().to_owned(), f.label)).collect()
+        };
+        assert_eq!(labels("train").len(), 3);
+        assert!(labels("test").is_subset(&labels("train")));
     }
 
     #[test]

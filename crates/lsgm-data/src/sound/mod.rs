@@ -26,3 +26,6 @@ pub use config::SoundConfig;
 pub(crate) use files::{SoundFile, parted, sounds_in, split_by_name};
 use open::{SoundRequest, open_sounds, read_clip};
 use tones::Tones;
+
+/// Sample rates of recordings, in Hz. Beyond them is no sound but a damaged header.
+const RATES: std::ops::RangeInclusive<u32> = 100..=768_000;

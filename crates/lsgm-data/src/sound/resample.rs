@@ -4,10 +4,11 @@ use rubato::{Fft, FixedSync, Resampler};
 /// Frames that the resampler takes at a time.
 const CHUNK: usize = 1024;
 
-/// Band-limited resampling of mono samples from one rate to another, both in Hz and above 0.
+/// Band-limited resampling of mono samples from one rate to another, both in Hz and among [`super::RATES`]: its blocks are
+/// as long as the rates are high.
 ///
 /// # Errors
-/// What the resampler refuses, such as rates that are billions apart.
+/// What the resampler refuses.
 pub(super) fn resample(samples: Vec<f32>, from: u32, to: u32) -> Result<Vec<f32>, String> {
     if from == to || samples.is_empty() {
         return Ok(samples);

@@ -93,9 +93,7 @@ impl<R: Read + Seek> Wav<R> {
                 format!("{channels} channels: up to {MOST_CHANNELS} are mixed to mono; extract those you want");
             return Err(unusable(origin, message));
         }
-        if rate == 0 {
-            return Err(corrupt("a sample rate of 0 Hz".into()));
-        }
+        check_rate(rate, origin)?;
         let present = length.saturating_sub(start);
         if promised > present {
             let message =
@@ -132,6 +130,18 @@ fn chunk_size(reader: &mut (impl Read + Seek), start: u64) -> io::Result<u64> {
     reader.seek(SeekFrom::Start(start.saturating_sub(4)))?;
     reader.read_exact(&mut size)?;
     Ok(u64::from(u32::from_le_bytes(size)))
+}
+
+/// Refuse a rate that no recording has.
+///
+/// # Errors
+/// A rate outside [`super::RATES`].
+pub(super) fn check_rate(rate: u32, origin: &Path) -> Result<()> {
+    if super::RATES.contains(&rate) {
+        return Ok(());
+    }
+    let (low, high) = super::RATES.into_inner();
+    Err(DataError::corrupt(origin, "header", format!("a sample rate of {rate} Hz: it must lie in {low}..={high}")))
 }
 
 /// A recording that is sound as a file but cannot be used.
@@ -238,6 +248,8 @@ mod tests {
             (with(20, &[0x11, 0]), "codec"),
             (with(22, &[0, 0]), "zero channels"),
             (with(28, &[1, 0, 0, 0]), "inconsistent"),
+            // Rate and bytes for each second, far beyond any sound.
+            (with(24, &[0, 0, 0, 0x20, 0, 0, 0, 0x40]), "a sample rate of 536870912 Hz"),
             (with(34, &[12, 0]), "multiple of 8"),
             (with(36, b"junk"), "ends within"),
             (with(40, &[0xfe, 0xff, 0xff, 0xff]), "truncated"),
