@@ -60,9 +60,8 @@ impl Modality for Binary {
     fn measure_samples(&self, samples: &Tensor, yardstick: &mut Yardstick<'_>) -> Result<Vec<Measure>> {
         let train = self.dataset(Split::Train, yardstick.data_dir)?;
         let test = self.dataset(Split::Test, yardstick.data_dir)?;
-        let space = lsgm_measure::FeatureSpace::open(train.as_ref(), yardstick)?;
         let samples = draw(samples, yardstick.rng)?;
-        lsgm_measure::compare(&space, &samples, test.as_ref(), train.as_ref(), yardstick)
+        lsgm_measure::compare_with(&samples, test.as_ref(), train.as_ref(), yardstick)
     }
 }
 

@@ -1,3 +1,5 @@
+mod prepare;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,7 +12,6 @@ use lsgm_nn::{backward, with_checkpoints, with_precision};
 use lsgm_prior::Prior;
 
 use crate::budget::Budget;
-use crate::channels::{channel_kl, encoded};
 use crate::config::{SampleConfig, TrainConfig};
 use crate::contract::Candidate;
 use crate::events::{Event, Interrupt, Meter, Metrics, Observer};
@@ -300,58 +301,6 @@ impl Trainer {
         self.config.batch_size.div_ceil(self.config.accumulate)
     }
 
-    /// What a prior that is to be trained gets from a trained autoencoder.
-    fn prepare_prior(&mut self, observer: &mut dyn Observer) -> Result<()> {
-        let trained = self.state.ema_steps > 0;
-        if trained && self.config.lsgm.prior_only {
-            self.keep_averaged_autoencoder()?;
-        }
-        self.mask_inactive_channels(observer)?;
-        if trained { self.fit_prior() } else { Ok(()) }
-    }
-
-    /// An autoencoder that is trained no further is the one that is evaluated: its averages.
-    fn keep_averaged_autoencoder(&self) -> Result<()> {
-        for ((name, to), (_, from)) in self.store.vars().iter().zip(self.ema.vars()) {
-            if !name.starts_with("prior.") {
-                to.set(from.as_tensor())?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Hide the latent channels that stage 1 has left unused from the prior, where its config asks for it.
-    fn mask_inactive_channels(&mut self, observer: &mut dyn Observer) -> Result<()> {
-        if !self.spec.prior.mask_inactive {
-            return Ok(());
-        }
-        let mut rng = self.rng.fork("inactive channels");
-        let model = self.spec.build_frozen(&self.store)?;
-        let kl = channel_kl(&model, self.data.as_ref(), self.part_size(), &self.device, &mut rng)?;
-        let active: Vec<bool> = kl.iter().map(|kl| *kl >= self.config.vae.inactive_kl).collect();
-        if !active.contains(&true) {
-            let most = kl.iter().copied().fold(0.0, f64::max);
-            let message = format!("no latent channel says more than {most:.3} nats: nothing is left for the prior");
-            return Err(Error::config("train.vae.inactive_kl", message));
-        }
-        self.model.prior.set_active_channels(&active)?;
-        self.copy_buffers()?;
-        self.write_event(&serde_json::json!({ "step": self.state.step, "channel_kl": kl, "active_channels": active }))?;
-        observer.event(&Event::Masked { active: &active })
-    }
-
-    /// Let a score network that can do so start from the latents of stage 1.
-    fn fit_prior(&mut self) -> Result<()> {
-        if !self.model.prior.fits() {
-            return Ok(());
-        }
-        let mut rng = self.rng.fork("fit of the prior");
-        let model = self.spec.build_frozen(&self.store)?;
-        let (mean, variance) = encoded(&model, self.data.as_ref(), self.part_size(), &self.device, &mut rng)?;
-        self.model.prior.fit(&mean, &variance, &mut rng)?;
-        self.copy_prior()
-    }
-
     fn next_stage(&mut self) -> Result<()> {
         self.state.stage = match self.state.stage {
             Stage::Vae => Stage::Lsgm,
@@ -380,16 +329,6 @@ impl Trainer {
             ]),
             Stage::Finished => BTreeMap::new(),
         })
-    }
-
-    /// The averages of the prior begin anew, at its weights.
-    fn copy_prior(&self) -> Result<()> {
-        for ((name, from), (_, to)) in self.store.vars().iter().zip(self.ema.vars()) {
-            if name.starts_with("prior.") {
-                to.set(from.as_tensor())?;
-            }
-        }
-        Ok(())
     }
 
     /// Buffers are no parameters: the averaged model takes them as they are.

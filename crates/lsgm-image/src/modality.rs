@@ -54,7 +54,6 @@ impl Modality for Image {
     fn measure_samples(&self, samples: &Tensor, yardstick: &mut Yardstick<'_>) -> Result<Vec<Measure>> {
         let train = self.dataset(Split::Train, yardstick.data_dir)?;
         let test = self.dataset(Split::Test, yardstick.data_dir)?;
-        let space = lsgm_measure::FeatureSpace::open(train.as_ref(), yardstick)?;
-        lsgm_measure::compare(&space, samples, test.as_ref(), train.as_ref(), yardstick)
+        lsgm_measure::compare_with(samples, test.as_ref(), train.as_ref(), yardstick)
     }
 }

@@ -12,6 +12,19 @@ const NEIGHBOURS: usize = 3000;
 /// The neighbour that bounds a neighbourhood (Naeem et al. 2020).
 const K: usize = 5;
 
+/// [`compare`] in the feature space of the training data itself ([`FeatureSpace::open`]).
+///
+/// # Errors
+/// As both.
+pub fn compare_with(
+    samples: &Tensor,
+    reference: &dyn Dataset,
+    train: &dyn Dataset,
+    yardstick: &mut Yardstick<'_>,
+) -> Result<Vec<Measure>> {
+    compare(&FeatureSpace::open(train, yardstick)?, samples, reference, train, yardstick)
+}
+
 /// Measures of planes `[N, C, H, W]` that a model drew, against data that it was not trained on. `train` is what it was
 /// trained on: as many of its items show what the distance would be if the samples were data.
 ///

@@ -21,7 +21,7 @@ mod space;
 mod task;
 mod training;
 
-pub use compare::compare;
+pub use compare::{compare, compare_with};
 pub use frechet::Gaussian;
 pub use space::{Described, FeatureSpace};
 pub use training::Training;

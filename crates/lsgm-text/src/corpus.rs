@@ -52,6 +52,14 @@ pub(crate) struct Piece<'a> {
     pub(crate) ends: bool,
 }
 
+/// The texts that stand in tokens one after another, each without its end, and whether it has one.
+pub(crate) fn texts(tokens: &[u32], end: u32) -> impl Iterator<Item = (&[u32], bool)> {
+    tokens.split_inclusive(move |token| *token == end).map(move |text| match text.split_last() {
+        Some((last, text)) if *last == end => (text, true),
+        _ => (text, false),
+    })
+}
+
 /// The tokens of a split, cut to items `[L]`.
 pub struct Corpus {
     tokens: Vec<u32>,
@@ -144,18 +152,15 @@ impl Corpus {
     /// The stretches of an item: several where entries are packed.
     pub(crate) fn pieces(&self, index: usize) -> Result<Vec<Piece<'_>>> {
         let (tokens, item) = self.item(index)?;
-        let is_end = |token: &u32| *token == self.end;
         let past = &self.tokens[item.start.saturating_sub(BEFORE.min(self.length))..item.start];
-        let mut before = if item.begins { &[][..] } else { past.rsplit(is_end).next().unwrap_or_default() };
-        let (mut rest, mut pieces) = (tokens, Vec::new());
-        while let Some(end) = rest.iter().position(is_end) {
-            pieces.push(Piece { tokens: &rest[..end], before, ends: true });
-            (rest, before) = (&rest[end + 1..], &[]);
+        let of_entry = past.rsplit(|token| *token == self.end).next().unwrap_or_default();
+        let before = if item.begins { &[] } else { of_entry };
+        if item.ends {
+            return Ok(vec![Piece { tokens, before, ends: true }]);
         }
-        if item.ends || !rest.is_empty() {
-            pieces.push(Piece { tokens: rest, before, ends: item.ends });
-        }
-        Ok(pieces)
+        let before = std::iter::once(before).chain(std::iter::repeat(&[][..]));
+        let texts = texts(tokens, self.end).zip(before);
+        Ok(texts.map(|((tokens, ends), before)| Piece { tokens, before, ends }).collect())
     }
 }
 

@@ -7,7 +7,7 @@ use lsgm_core::{Dataset, Measure, Result};
 use lsgm_data::Grammar;
 
 use crate::categorical::counted;
-use crate::corpus::Piece;
+use crate::corpus::{Piece, texts};
 use crate::ngram::NgramModel;
 use crate::statistics::Ngrams;
 use crate::statistics::{covered, distinct, repetition};
@@ -74,13 +74,17 @@ pub(crate) fn bound(nelbo: f64, stderr: f64, items: usize, amounts: &Amounts) ->
 
 /// An n-gram model of a corpus.
 pub(crate) fn ngram_model(corpus: &Corpus, tokenizer: &Tokenizer, order: usize) -> NgramModel {
+    NgramModel::fit(order, tokenizer.vocabulary(), enough(corpus), Some(tokenizer.end()))
+}
+
+/// The first entries of a corpus, [`ENOUGH`] tokens of them.
+fn enough(corpus: &Corpus) -> impl Iterator<Item = &[u32]> {
     let mut left = ENOUGH;
-    let entries = corpus.entries().take_while(|entry| {
+    corpus.entries().take_while(move |entry| {
         let take = left > 0;
         left = left.saturating_sub(entry.len());
         take
-    });
-    NgramModel::fit(order, tokenizer.vocabulary(), entries, Some(tokenizer.end()))
+    })
 }
 
 /// Nats of the first `items` items of a corpus under an n-gram model, in all.
@@ -154,19 +158,14 @@ pub(crate) struct Reference<'a> {
     pub(crate) is_grammar: bool,
 }
 
-impl Reference<'_> {
-    fn text(&self, tokens: &[u32]) -> Result<String> {
-        if self.packed { self.tokenizer.decode_packed(tokens) } else { self.tokenizer.decode(tokens) }
-    }
-}
-
 /// Statistics of samples, each beside that of equally many held-out items.
 pub(crate) fn samples(x: &Tensor, reference: &Reference<'_>) -> Result<Vec<Measure>> {
     let rows = x.to_device(&Device::Cpu)?.to_vec2::<u32>()?;
-    let texts = rows.iter().map(|row| reference.text(row)).collect::<Result<Vec<_>>>()?;
+    let text = |tokens: &[u32]| reference.tokenizer.decode_item(tokens, reference.packed);
+    let texts = rows.iter().map(|row| text(row)).collect::<Result<Vec<_>>>()?;
     let mut held_out = Vec::new();
     for index in 0..reference.held_out.len().min(texts.len()) {
-        held_out.push(reference.text(reference.held_out.item(index)?.0)?);
+        held_out.push(text(reference.held_out.item(index)?.0)?);
     }
     let mut measures = Vec::new();
     if reference.is_grammar {
@@ -194,13 +193,11 @@ fn fluency(rows: &[Vec<u32>], train: &Corpus, reference: &Reference<'_>) -> Resu
     let (mut total, mut tokens) = (0.0, 0usize);
     for row in rows {
         // What a packed sample starts with is the rest of a text, and so is a window of a document, which has no end.
-        let (mut rest, mut begins) = (&row[..], !reference.packed && row.contains(&end));
-        while !rest.is_empty() {
-            let length = rest.iter().position(|t| *t == end).unwrap_or(rest.len());
-            let ends = length < rest.len();
-            total -= model.log_prob_of(&rest[..length], begins, ends);
-            tokens += length + usize::from(ends);
-            (rest, begins) = if reference.packed && ends { (&rest[length + 1..], true) } else { (&[][..], false) };
+        let mut begins = !reference.packed && row.contains(&end);
+        for (text, ends) in texts(row, end).take(if reference.packed { usize::MAX } else { 1 }) {
+            total -= model.log_prob_of(text, begins, ends);
+            tokens += text.len() + usize::from(ends);
+            begins = true;
         }
     }
     let held_out = nats(&model, reference.held_out, usize::MAX)?;
@@ -219,15 +216,7 @@ fn fluency(rows: &[Vec<u32>], train: &Corpus, reference: &Reference<'_>) -> Resu
 
 /// How much of the samples stands in the training split.
 fn copies(texts: &[String], held_out: &[String], train: &Corpus, tokenizer: &Tokenizer) -> Result<Vec<Measure>> {
-    let mut entries = Vec::new();
-    let mut left = ENOUGH;
-    for entry in train.entries() {
-        entries.push(tokenizer.decode(entry)?);
-        left = left.saturating_sub(entry.len());
-        if left == 0 {
-            break;
-        }
-    }
+    let entries = enough(train).map(|entry| tokenizer.decode(entry)).collect::<Result<Vec<_>>>()?;
     let one = |name: &str, n: usize, meaning: &str| {
         let known = Ngrams::of(&entries, n);
         let ((p, of), (other, _)) = (covered(&known, texts), covered(&known, held_out));

@@ -77,12 +77,7 @@ impl Text {
 
     fn texts(&self, items: &Tensor) -> Result<Vec<String>> {
         let rows = items.to_dtype(DType::U32)?.to_device(&Device::Cpu)?.to_vec2::<u32>()?;
-        rows.iter().map(|row| self.show(row)).collect()
-    }
-
-    /// A packed item goes on behind an end.
-    fn show(&self, row: &[u32]) -> Result<String> {
-        if self.data.packed { self.tokenizer.decode_packed(row) } else { self.tokenizer.decode(row) }
+        rows.iter().map(|row| self.tokenizer.decode_item(row, self.data.packed)).collect()
     }
 }
 

@@ -136,11 +136,14 @@ impl Tokenizer {
         Ok(self.pipeline.decode(&tokens[..length], false).map_err(|e| given("tokens", &e))?)
     }
 
-    /// The texts of tokens that go on behind an end, each on a line.
+    /// The text of an item: [`Tokenizer::decode`], or of one that is packed, and goes on behind an end, each text on a line.
     ///
     /// # Errors
     /// What the tokenizer refuses.
-    pub(crate) fn decode_packed(&self, tokens: &[u32]) -> Result<String> {
+    pub(crate) fn decode_item(&self, tokens: &[u32], packed: bool) -> Result<String> {
+        if !packed {
+            return self.decode(tokens);
+        }
         let texts = tokens.split(|t| *t == self.end).map(|text| self.decode(text));
         Ok(texts.collect::<Result<Vec<_>>>()?.join("\n"))
     }

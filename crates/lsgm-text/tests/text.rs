@@ -4,7 +4,8 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use lsgm_core::{
-    Arrangement, Assets, Autoencoder, Dataset, Latents, Modality, ParamStore, Pass, Result, Rng, Split, Yardstick,
+    Arrangement, Assets, Autoencoder, Dataset, Latents, Measure, Modality, ParamStore, Pass, Result, Rng, Split,
+    Yardstick,
 };
 use lsgm_data::Grammar;
 use lsgm_text::{
@@ -28,6 +29,17 @@ impl Folder {
 
     fn path(&self) -> &Path {
         self.0.path()
+    }
+
+    /// What is measured with the folder's data.
+    fn measured(&self, measure: impl FnOnce(&mut Yardstick<'_>) -> Result<Vec<Measure>>) -> Result<Vec<Measure>> {
+        measure(&mut Yardstick {
+            data_dir: Some(self.path()),
+            cache_dir: self.path(),
+            device: &Device::Cpu,
+            rng: &mut Rng::new(0),
+            progress: &mut |_| (),
+        })
     }
 }
 
@@ -275,15 +287,8 @@ fn amounts(data: &TextConfig, tokenizer_of: &str, folder: &Folder, items: usize)
     let tokenizer: TokenizerConfig = serde_json::from_str(&format!("{{\"kind\": \"{tokenizer_of}\"}}")).unwrap();
     let data = TextConfig { tokenizer, ..data.clone() };
     let text = text(&data, small(DecoderKind::Parallel), folder);
-    let mut yardstick = Yardstick {
-        data_dir: Some(folder.path()),
-        cache_dir: folder.path(),
-        device: &Device::Cpu,
-        rng: &mut Rng::new(0),
-        progress: &mut |_| (),
-    };
     let nats = items as f64;
-    let measures = text.measure_nelbo(1.0, 0.0, items, Split::Test, &mut yardstick).unwrap();
+    let measures = folder.measured(|yardstick| text.measure_nelbo(1.0, 0.0, items, Split::Test, yardstick)).unwrap();
     let value = |name: &str| measures.iter().find(|m| m.name == name).unwrap().value;
     (
         nats / value("nats_per_token"),
@@ -318,18 +323,11 @@ fn packed_text_is_measured_entry_by_entry() {
     let folder = Folder::new(&"ab cd\ncd ab\n".repeat(20));
     std::fs::write(folder.path().join("test.txt"), "ab cd\ncd ab\n".repeat(4)).unwrap();
     let data = text(&TextConfig { packed: true, ..config(12) }, small(DecoderKind::Parallel), &folder);
-    let mut yardstick = Yardstick {
-        data_dir: Some(folder.path()),
-        cache_dir: folder.path(),
-        device: &Device::Cpu,
-        rng: &mut Rng::new(0),
-        progress: &mut |_| (),
-    };
-    let baselines = data.measure_baselines(4, Split::Test, &mut yardstick).unwrap();
+    let baselines = folder.measured(|yardstick| data.measure_baselines(4, Split::Test, yardstick)).unwrap();
     let fourgram = baselines.iter().find(|m| m.name == "fourgram_bits_per_char").unwrap().value;
     assert!(fourgram < 0.6, "entries are all but certain once they have begun: {fourgram} bits");
     let x = data.dataset(Split::Test, Some(folder.path())).unwrap().batch(&[0, 1], &mut Rng::new(0)).unwrap().x;
-    let samples = data.measure_samples(&x, &mut yardstick).unwrap();
+    let samples = folder.measured(|yardstick| data.measure_samples(&x, yardstick)).unwrap();
     let value = |name: &str| samples.iter().find(|m| m.name == name).unwrap().value;
     // Two items of two entries: eight words, two of them different.
     assert!((value("distinct_1") - 0.25).abs() < 1e-12, "{}", value("distinct_1"));
@@ -344,16 +342,9 @@ fn without_the_training_split_there_are_fewer_figures() {
     let folder = Folder::new(LINES);
     let data = text(&config(16), small(DecoderKind::Parallel), &folder);
     std::fs::remove_file(folder.path().join("train.txt")).unwrap();
-    let mut yardstick = Yardstick {
-        data_dir: Some(folder.path()),
-        cache_dir: folder.path(),
-        device: &Device::Cpu,
-        rng: &mut Rng::new(0),
-        progress: &mut |_| (),
-    };
-    assert!(data.measure_baselines(4, Split::Test, &mut yardstick).unwrap().is_empty());
+    assert!(folder.measured(|yardstick| data.measure_baselines(4, Split::Test, yardstick)).unwrap().is_empty());
     let x = data.read_items(&["abc".into()]).unwrap();
-    let samples = data.measure_samples(&x, &mut yardstick).unwrap();
+    let samples = folder.measured(|yardstick| data.measure_samples(&x, yardstick)).unwrap();
     assert!(samples.iter().any(|m| m.name == "distinct_1") && !samples.iter().any(|m| m.name.starts_with("copied")));
 }
 
@@ -369,28 +360,20 @@ fn keys_that_a_tokenizer_does_not_have_are_refused() {
 fn figures_are_in_the_units_they_say() {
     let folder = Folder::new(&"ab\nabc\ncab\nabcdefgh\n".repeat(10));
     let data = text(&config(16), small(DecoderKind::Parallel), &folder);
-    let (cache, mut rng) = (folder.path().join("cache"), Rng::new(0));
-    let mut yardstick = Yardstick {
-        data_dir: Some(folder.path()),
-        cache_dir: &cache,
-        device: &Device::Cpu,
-        rng: &mut rng,
-        progress: &mut |_| (),
-    };
     // ab, abc, abcdefgh, cab with their ends: 3 + 4 + 9 + 4 tokens, as many characters, 2 words each.
-    let measures = data.measure_nelbo(10.0, 1.0, 4, Split::Test, &mut yardstick).unwrap();
+    let measures = folder.measured(|yardstick| data.measure_nelbo(10.0, 1.0, 4, Split::Test, yardstick)).unwrap();
     let value = |name: &str| measures.iter().find(|m| m.name == name).unwrap().value;
     assert!((value("nats_per_token") - 2.0).abs() < 1e-12);
     assert!((value("bits_per_char") - 2.0 / std::f64::consts::LN_2).abs() < 1e-12);
     assert!((value("perplexity_word") - 5f64.exp()).abs() < 1e-9);
-    let baselines = data.measure_baselines(4, Split::Test, &mut yardstick).unwrap();
+    let baselines = folder.measured(|yardstick| data.measure_baselines(4, Split::Test, yardstick)).unwrap();
     assert_eq!(baselines.len(), 4);
     assert!(baselines[1].value < baselines[0].value && baselines.iter().all(|m| m.value > 0.0 && m.value < 5.0));
     let x = data.read_items(&["abc".into(), "cab".into()]).unwrap();
     let other = data.read_items(&["abc".into(), "cbb".into()]).unwrap();
-    let back = data.measure_reconstructions(&x, &other, &mut yardstick).unwrap();
+    let back = folder.measured(|yardstick| data.measure_reconstructions(&x, &other, yardstick)).unwrap();
     assert!((back[0].value - 7.0 / 8.0).abs() < 1e-12 && back[1].value == 0.5);
-    let of_samples = data.measure_samples(&x, &mut yardstick).unwrap();
+    let of_samples = folder.measured(|yardstick| data.measure_samples(&x, yardstick)).unwrap();
     let copied = of_samples.iter().find(|m| m.name == "copied_whole").unwrap();
     assert_eq!(copied.value, 1.0);
     assert!(!of_samples.iter().any(|m| m.name == "grammatical"));

@@ -24,7 +24,7 @@ pub(super) fn run(args: &Import, registry: &Registry) -> Result<()> {
     let config = models.config(args, registry)?;
     let (tensors, store) = models.tensors(&config)?;
     let checked = if args.verify { models.verify(&store, &tensors)? } else { String::new() };
-    write(&args.out, &config, tensors, models.stage())?;
+    write(&args.out, &config, tensors, models.state(config.train.seed))?;
     terminal::print(&format!("{}{checked}{}: {}\n", models.describe(&store), args.out.display(), models.advice()))
 }
 
@@ -129,8 +129,7 @@ impl<'a> Models<'a> {
             model.extend(place(&half.weights).map_err(lsgm_core::Error::from)?);
             averages.extend(place(&averaged(&half.weights, &half.averages)).map_err(lsgm_core::Error::from)?);
         }
-        let (autoencoder, prior) = (self.checkpoint.autoencoder.is_some(), self.checkpoint.prior.is_some());
-        Ok((Imported { model, averages, autoencoder, prior }, store))
+        Ok((Imported { model, averages }, store))
     }
 
     /// Recompute what the files carry; one line for each output.
@@ -157,8 +156,15 @@ impl<'a> Models<'a> {
     }
 
     /// Stage 2 follows on a trained autoencoder, stage 1 on one that is new.
-    fn stage(&self) -> Stage {
-        if self.checkpoint.autoencoder.is_some() { Stage::Lsgm } else { Stage::Vae }
+    fn state(&self, seed: u64) -> TrainState {
+        let (autoencoder, prior) = (self.checkpoint.autoencoder.is_some(), self.checkpoint.prior.is_some());
+        let settled = |there: bool| if there { TrainState::SETTLED } else { 0 };
+        let stage = if autoencoder { Stage::Lsgm } else { Stage::Vae };
+        TrainState {
+            ema_steps: settled(autoencoder),
+            prior_ema_steps: settled(prior),
+            ..TrainState::starting(stage, seed)
+        }
     }
 
     fn describe(&self, store: &ParamStore) -> String {
@@ -191,15 +197,12 @@ impl<'a> Models<'a> {
 struct Imported {
     model: Tensors,
     averages: Tensors,
-    /// Which halves the checkpoint has.
-    autoencoder: bool,
-    prior: bool,
 }
 
 /// Write the run aside, then rename it.
-fn write(out: &Path, config: &Config, tensors: Imported, stage: Stage) -> Result<()> {
+fn write(out: &Path, config: &Config, tensors: Imported, state: TrainState) -> Result<()> {
     let aside = aside(out);
-    let written = write_run(&aside, config, tensors, stage)
+    let written = write_run(&aside, config, tensors, state)
         .and_then(|()| fs::rename(&aside, out).map_err(|e| lsgm_core::Error::io(out, e).into()));
     if written.is_err() {
         // The reason for the failure matters more than whether the rest could be cleaned away.
@@ -208,15 +211,9 @@ fn write(out: &Path, config: &Config, tensors: Imported, stage: Stage) -> Result
     written
 }
 
-fn write_run(folder: &Path, config: &Config, tensors: Imported, stage: Stage) -> Result<()> {
+fn write_run(folder: &Path, config: &Config, tensors: Imported, state: TrainState) -> Result<()> {
     let run = RunDir::create(folder)?;
     run.write("config.toml", config.to_toml()?.as_bytes())?;
-    let settled = |there: bool| if there { TrainState::SETTLED } else { 0 };
-    let state = TrainState {
-        ema_steps: settled(tensors.autoencoder),
-        prior_ema_steps: settled(tensors.prior),
-        ..TrainState::starting(stage, config.train.seed)
-    };
     let (model, ema) = (tensors.model, tensors.averages);
     Ok(run.save(&lsgm_engine::Checkpoint { model, ema, optimizer: Tensors::new(), state })?)
 }

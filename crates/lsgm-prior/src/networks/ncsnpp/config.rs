@@ -69,18 +69,13 @@ impl NcsnppConfig {
         if levels == 0 || self.channel_multipliers.contains(&0) {
             return refuse("channel_multipliers", "give one positive multiple per level, such as [1, 1]".into());
         }
-        let smallest = (1..levels).fold(Plane::new(shape), |plane, _| plane.half());
-        if levels > 1 && smallest.shortest() < 2 {
+        let planes: Vec<Plane> =
+            std::iter::successors(Some(Plane::new(shape)), |plane| Some(plane.half())).take(levels).collect();
+        if levels > 1 && planes[levels - 1].shortest() < 2 {
             let message = format!("{levels} levels halve the latent {:?} below 2 positions: use fewer", shape.spatial);
             return refuse("channel_multipliers", message);
         }
-        let widths: Vec<usize> = (0..levels)
-            .scan(Plane::new(shape), |plane, _| {
-                let width = plane.size.1;
-                *plane = plane.half();
-                Some(width)
-            })
-            .collect();
+        let widths: Vec<usize> = planes.iter().map(|plane| plane.size.1).collect();
         if let Some(width) = self.attention.iter().find(|w| **w != USUAL_ATTENTION && !widths.contains(w)) {
             return refuse("attention", format!("no level is {width} wide: name widths of levels, {widths:?}"));
         }
