@@ -76,6 +76,10 @@ fn norms(c: &mut Criterion) {
         ops::batch_norm_eval(&v[0], &v[1], &v[2], &mean, &variance, 1e-5, Activation::Identity)
     });
     measure(c, "layer_norm 2048x256", &[&[2048, 256], &[256], &[256]], |v| ops::layer_norm(&v[0], &v[1], &v[2], 1e-5));
+    let conditions: [&[usize]; 3] = [&[32, 64, 256], &[32, 1, 256], &[32, 1, 256]];
+    measure(c, "modulated_layer_norm 2048x256", &conditions, |v| ops::modulated_layer_norm(&v[0], &v[1], &v[2], 1e-6));
+    let branch: [&[usize]; 3] = [&[32, 64, 256], &[32, 64, 256], &[32, 1, 256]];
+    measure(c, "gated_sum 2048x256", &branch, |v| ops::gated_sum(&v[0], &v[1], &v[2]));
     measure(c, "rms_norm 2048x256", &[&[2048, 256], &[256]], |v| ops::rms_norm(&v[0], &v[1], 1e-5));
     measure(c, "weight_norm 384x64x3x3", &[&[384, 64, 3, 3], &[384]], |v| ops::weight_norm(&v[0], &v[1], 1e-5));
 }
@@ -88,6 +92,9 @@ fn products(c: &mut Criterion) {
     measure(c, "attention 1024 positions", &[long; 3], |v| ops::attention(&v[0], &v[1], &v[2], 0.176_776_7));
     let ids =
         Tensor::from_vec((0..2048).map(|i| i * 37 % 1000).collect::<Vec<u32>>(), 2048, &Device::Cpu).expect("ids");
+    let mixture: [&[usize]; 3] = [&[32, 32, 25], &[32, 2000, 25], &[32, 32, 2000]];
+    measure(c, "component_shares 1024x2000", &mixture[..2], |v| ops::component_shares(&v[0], &v[1]));
+    measure(c, "expected_factors 1024x2000", &mixture, |v| Ok(ops::expected_factors(&v[0], &v[1], &v[2], None)?.0));
     measure(c, "embedding 1000x256", &[&[1000, 256]], |v| ops::embedding(&v[0], &ids));
     measure(c, "categorical_log_prob 2048x1000", &[&[2048, 1000]], |v| ops::categorical_log_prob(&v[0], &ids));
 }

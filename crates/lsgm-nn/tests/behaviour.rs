@@ -40,7 +40,7 @@ fn nan_and_infinity_pass_through() {
 }
 
 /// Functions that have a finite value at an infinite argument.
-const BOUNDED: [&str; 9] = [
+const BOUNDED: [&str; 11] = [
     "relu",
     "silu",
     "elu",
@@ -50,6 +50,8 @@ const BOUNDED: [&str; 9] = [
     "softmax",
     "categorical_log_prob",
     "logistic_mixture_log_prob",
+    "component_shares",
+    "expected_factors",
 ];
 
 fn check_passage(case: &Case, dtype: DType, value: f64, k: usize) {
@@ -129,7 +131,7 @@ fn nan_reaches_every_output_of_its_receptive_field() {
 
 /// Assert that the error names each of `parts`.
 #[track_caller]
-fn refuses(result: lsgm_core::Result<Tensor>, parts: &[&str]) {
+fn refuses<T: std::fmt::Debug>(result: lsgm_core::Result<T>, parts: &[&str]) {
     let message = result.expect_err("bad input was accepted").to_string();
     for part in parts {
         assert!(message.contains(part), "`{part}` is not in: {message}");
@@ -175,6 +177,16 @@ fn bad_input_is_an_error_that_names_op_and_shapes() {
     refuses(ops::layer_norm(&x, &four, &four, 1e-5), &["layer_norm", "[2, 3, 5, 5]", "[4]"]);
     refuses(ops::rms_norm(&x, &four, 1e-5), &["rms_norm", "[4]"]);
     refuses(ops::batch_norm_eval(&x, &three, &three, &four, &three, 1e-5, identity), &["batch_norm", "[4]"]);
+    let (rows, condition) = (zeros(&[2, 3, 4]), zeros(&[2, 1, 4]));
+    refuses(ops::modulated_layer_norm(&rows, &condition, &four, 1e-5), &["modulated_layer_norm", "[2, 3, 4]", "[4]"]);
+    refuses(ops::gated_sum(&rows, &x, &condition), &["gated_sum", "[2, 3, 5, 5]", "[2, 3, 4]"]);
+    refuses(ops::gated_sum(&rows, &rows, &rows), &["gated_sum", "[2, 3, 4]"]);
+    let factors = zeros(&[2, 7, 4]);
+    refuses(ops::component_shares(&rows, &zeros(&[1, 7, 4])), &["component_shares", "[2, 3, 4]", "[1, 7, 4]"]);
+    refuses(ops::expected_factors(&rows, &factors, &rows, None), &["expected_factors", "[2, 3, 4]", "components: 7"]);
+    let targets = Some([&rows, &factors]);
+    let context = zeros(&[2, 3, 7]);
+    refuses(ops::expected_factors(&rows, &factors, &context, targets), &["expected_factors", "[2, 7, 4]"]);
     refuses(ops::softmax(&zeros(&[])), &["softmax", "scalar"]);
     refuses(ops::softmax(&zeros(&[2, 0])), &["softmax", "empty"]);
     refuses(ops::log_softmax(&zeros(&[2, 0])), &["log_softmax", "empty"]);

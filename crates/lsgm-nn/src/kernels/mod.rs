@@ -12,12 +12,14 @@ mod vector;
 
 pub(crate) mod attention;
 pub(crate) mod bilinear;
+pub(crate) mod components;
 pub(crate) mod conv;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
 #[cfg(feature = "cudnn")]
 pub(crate) mod cudnn;
 pub(crate) mod diffused_gaussians;
+pub(crate) mod gate;
 pub(crate) mod linear;
 pub(crate) mod logistic;
 pub(crate) mod logistic_mixture;

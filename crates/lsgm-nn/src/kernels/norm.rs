@@ -390,6 +390,43 @@ pub(crate) fn row_backward<T: Float>(s: &Rows, x: &[T], gamma: &[T], saved: &[(f
     Gradients { x: dx, gamma: add_up(gammas), beta: add_up(betas) }
 }
 
+/// `(1 + scale) · (x − mean) / sd + shift` for each row of items `[rows, width]` with `scale` and `shift` `[width]` each.
+pub(crate) fn modulated_forward<T: Float>(s: &Rows, x: &[T], scale: &[T], shift: &[T]) -> (Vec<T>, Moments) {
+    let rows = x.len() / scale.len();
+    let mut y = uninit(x.len());
+    let mut saved = vec![(0.0, 0.0); x.len() / s.width];
+    y.par_chunks_mut(rows * s.width)
+        .zip(x.par_chunks(rows * s.width))
+        .zip(saved.par_chunks_mut(rows))
+        .zip(scale.par_chunks(s.width).zip(shift.par_chunks(s.width)))
+        .for_each(|(((y, x), saved), (scale, shift))| row_forward_block(s, x, &plus_one(scale), Some(shift), saved, y));
+    (y, saved)
+}
+
+/// The gradients of [`modulated_forward`]; `gamma` and `beta` are those of `scale` and `shift`.
+pub(crate) fn modulated_backward<T: Float>(
+    s: &Rows,
+    x: &[T],
+    scale: &[T],
+    saved: &[(f64, f64)],
+    gy: &[T],
+) -> Gradients<T> {
+    let rows = x.len() / scale.len();
+    let (mut dx, mut dscale, mut dshift) = (uninit(x.len()), vec![T::ZERO; scale.len()], vec![T::ZERO; scale.len()]);
+    dx.par_chunks_mut(rows * s.width)
+        .zip(x.par_chunks(rows * s.width).zip(gy.par_chunks(rows * s.width)))
+        .zip(saved.par_chunks(rows).zip(scale.par_chunks(s.width)))
+        .zip(dscale.par_chunks_mut(s.width).zip(dshift.par_chunks_mut(s.width)))
+        .for_each(|(((dx, (x, gy)), (saved, scale)), (dscale, dshift))| {
+            row_backward_block(s, x, &plus_one(scale), saved, gy, dx, [dscale, dshift]);
+        });
+    Gradients { x: dx, gamma: dscale, beta: dshift }
+}
+
+fn plus_one<T: Float>(scale: &[T]) -> Vec<T> {
+    scale.iter().map(|s| *s + T::ONE).collect()
+}
+
 // ---- a batch
 
 /// Mean and (biased) variance of each channel of `[batch, channels, positions]`.

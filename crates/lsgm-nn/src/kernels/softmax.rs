@@ -108,6 +108,7 @@ dispatch! {
     /// `softmax(scale · x)` of each row in place, and the logarithm of its sum of exponentials.
     fn softmax_in_place<T>(x: &mut [T], width: usize, scale: T, log_sums: &mut [T]) = softmax_in_place_body;
     fn log_softmax_rows<T>(x: &[T], width: usize, y: &mut [T]) = log_softmax_body;
+    /// The gradient of the softmax of each row, from its result.
     fn softmax_gradient_rows<T>(y: &[T], gy: &[T], width: usize, dx: &mut [T]) = softmax_gradient_body;
     fn log_softmax_gradient_rows<T>(y: &[T], gy: &[T], width: usize, dx: &mut [T]) = log_softmax_gradient_body;
     /// `exp(scale · x − log_sum)` of each row in place: the softmax again, from its logarithm of the sum.

@@ -7,6 +7,7 @@ mod activation;
 mod affine;
 mod attention;
 mod bilinear;
+mod components;
 mod composed;
 mod conv;
 #[cfg(any(test, feature = "cudnn"))]
@@ -22,6 +23,7 @@ mod linear;
 mod logistic;
 mod logistic_mixture;
 mod mask;
+mod modulation;
 mod norm;
 mod resample;
 mod rotary;
@@ -35,6 +37,7 @@ mod weight_norm;
 pub use activation::{elu, gelu, relu, sigmoid, silu, softplus};
 pub use attention::attention;
 pub use bilinear::upsample_bilinear2d;
+pub use components::{component_shares, expected_factors};
 pub use conv::{
     Conv1dConfig, Conv2dConfig, ConvTranspose1dConfig, ConvTranspose2dConfig, conv_transpose1d, conv_transpose2d,
     conv1d, conv2d,
@@ -51,6 +54,7 @@ pub use linear::linear;
 pub use logistic::{LogisticForm, discretized_logistic_log_prob};
 pub use logistic_mixture::logistic_mixture_log_prob;
 pub use mask::mask;
+pub use modulation::{gated_sum, modulated_layer_norm};
 pub use norm::{Activation, batch_norm_eval, batch_norm_train, group_norm, layer_norm, rms_norm};
 pub use resample::{avg_pool1d, avg_pool2d, global_avg_pool, squeeze_excite, upsample_nearest1d, upsample_nearest2d};
 pub use rotary::rotary;

@@ -29,6 +29,8 @@ pub(crate) fn small() -> Vec<Case> {
     all.extend(snakes());
     all.extend(logistic_mixtures());
     all.extend(gaussians());
+    all.extend(components());
+    all.extend(modulations());
     all
 }
 
@@ -305,6 +307,8 @@ pub(crate) fn large() -> Vec<Case> {
     all.extend(channel_norms(vec![33, 16, 14, 14], 4, Activation::Silu));
     all.extend(channel_norms(vec![65, 24, 7, 7], 8, Activation::Identity));
     all.extend(row_norms(vec![300, 190]));
+    all.extend(components_of((3, 70, 90, 9)));
+    all.extend(modulations_of((5, 90, 190)));
     all.extend(functions_of(vec![700, 70]));
     all.extend(attention(&[(300, 300, 20)]));
     let inputs = vec![normal(1, (333, 130)), normal(2, (70, 130)), normal(3, 70)];
@@ -345,6 +349,59 @@ fn gaussians() -> Vec<Case> {
             })
         })
         .collect()
+}
+
+/// Conditions of items with one row and several, in rows that fill no register and several.
+fn modulations() -> Vec<Case> {
+    [(1, 1, 3), (3, 5, 7), (2, 33, 100)].into_iter().flat_map(modulations_of).collect()
+}
+
+fn modulations_of((batch, rows, width): (usize, usize, usize)) -> [Case; 2] {
+    let (x, other) = (normal(1, (batch, rows, width)), normal(2, (batch, rows, width)));
+    let (scale, shift) = (normal(3, (batch, 1, width)), normal(4, (batch, 1, width)));
+    let norm = vec![x.clone(), scale.clone(), shift];
+    [
+        case(format!("modulated_layer_norm {:?}", x.dims()), norm, |t| {
+            ops::modulated_layer_norm(&t[0], &t[1], &t[2], 1e-3)
+        }),
+        case(format!("gated_sum {:?}", x.dims()), vec![x, other, scale], |t| ops::gated_sum(&t[0], &t[1], &t[2])),
+    ]
+}
+
+/// Components fewer and more than features, rows that fill no block and several.
+fn components() -> Vec<Case> {
+    [(1, 1, 1, 1), (2, 5, 3, 7), (3, 40, 17, 5)].into_iter().flat_map(components_of).collect()
+}
+
+fn components_of((batch, rows, components, width): (usize, usize, usize, usize)) -> [Case; 4] {
+    let (features, factors) = (normal(1, (batch, rows, width)), normal(2, (batch, components, width)));
+    let context = normal(3, (batch, rows, components));
+    let (others, shared) = (normal(4, (batch, rows, width)), normal(5, (components, width)));
+    let name = |op: &str| format!("{op} {:?}", (batch, rows, components, width));
+    let both = vec![features.clone(), factors.clone()];
+    let all = vec![features.clone(), factors.clone(), context.clone()];
+    let targets = move |t: &Tensor| -> Result<[Tensor; 2]> { Ok([like(&others, t)?, like(&shared, t)?]) };
+    let told = targets.clone();
+    [
+        case(name("component_shares"), both, |t| ops::component_shares(&t[0], &t[1])),
+        case(name("expected_factors"), all.clone(), |t| Ok(ops::expected_factors(&t[0], &t[1], &t[2], None)?.0)),
+        case(name("expected_factors beside targets"), all, move |t| {
+            let [others, shared] = targets(&t[0])?;
+            Ok(ops::expected_factors(&t[0], &t[1], &t[2], Some([&others, &shared]))?.0)
+        }),
+        // The cross entropy has a gradient for the context alone.
+        case(name("expected_factors with a cross entropy"), vec![context], move |t| {
+            let [others, shared] = told(&t[0])?;
+            let (features, factors) = (like(&features, &t[0])?, like(&factors, &t[0])?);
+            let (y, loss) = ops::expected_factors(&features, &factors, &t[0], Some([&others, &shared]))?;
+            Ok(Tensor::cat(&[&y, &loss.expect("there are targets").unsqueeze(2)?], 2)?)
+        }),
+    ]
+}
+
+/// `x` in the type and on the device of `t`.
+fn like(x: &Tensor, t: &Tensor) -> Result<Tensor> {
+    Ok(x.to_dtype(t.dtype())?.to_device(t.device())?)
 }
 
 /// Scales far wider than a bin and narrower than one; data in both outer bins and between.

@@ -2,7 +2,7 @@
 
 use candle_core::{D, DType, Tensor, Var};
 use lsgm_core::{Error, Init, LatentShape, Params, Pass, Result, Rng};
-use lsgm_nn::ops::{diffused_gaussians, linear, log_softmax, softmax};
+use lsgm_nn::ops::{component_shares, diffused_gaussians, expected_factors, linear};
 use lsgm_nn::{Linear, init};
 use serde::{Deserialize, Serialize};
 
@@ -105,27 +105,30 @@ impl Mixture {
     fn read(&self, z_t: &Tensor, t: &Tensor, pass: &mut Pass<'_>) -> Result<Reading> {
         let mixture = self.diffused(&t.to_dtype(DType::F64)?.to_vec1()?)?;
         let tokens = self.patches.split(z_t)?;
-        let guess = mixture.log_weights(&tokens)?;
-        let entering = (linear(&softmax(&guess)?, &self.symbols, None)? + self.enter.forward(&tokens)?)?;
+        let features = features(&tokens)?;
+        let guess = component_shares(&features, &mixture.factors)?;
+        let entering = (linear(&guess, &self.symbols, None)? + self.enter.forward(&tokens)?)?;
         let context = self.leave.forward(&self.trunk.forward(&entering, t, pass)?)?;
-        Ok(Reading { mixture, tokens, guess, context })
+        Ok(Reading { mixture, tokens, features, context })
     }
 
-    /// The noise in tokens whose components have these logarithms of weights.
-    fn noise(&self, reading: &Reading, logits: &Tensor, items: usize) -> Result<Tensor> {
-        self.patches.merge(&reading.mixture.noise(&reading.tokens, &softmax(logits)?)?, items)
+    /// The noise in tokens that come from the components as `context` says.
+    fn noise(&self, reading: &Reading, context: &Tensor) -> Result<Tensor> {
+        let Reading { mixture, tokens, features, .. } = reading;
+        let (expected, _) = expected_factors(features, &mixture.factors, context, None)?;
+        self.patches.merge(&mixture.noise(tokens, &expected)?, tokens.dim(0)?)
     }
 
-    /// Cross entropy between the components of `z_0` and what the context says of them, `[B]` nats.
-    fn category_loss(&self, reading: &Reading, z_0: &Tensor) -> Result<Tensor> {
-        let tokens = self.patches.split(&z_0.detach())?;
-        let (items, count, width) = tokens.dims3()?;
+    /// The noise, and the cross entropy between the components of `z_0` and what the context says of them, `[B]` nats. The
+    /// Gaussians themselves are a matter of the noise alone.
+    fn noise_and_category_loss(&self, reading: &Reading, z_0: &Tensor) -> Result<(Tensor, Tensor)> {
+        let Reading { mixture, tokens, features: diffused, context } = reading;
         // At t = 0 all items have the same mixture.
-        let weights = self.diffused(&[0.0])?.log_weights(&tokens.reshape((1, items * count, width))?)?.detach();
-        let components = softmax(&weights)?.reshape((items, count, ()))?;
-        // The Gaussians themselves are a matter of the score.
-        let told = log_softmax(&(reading.guess.detach() + &reading.context)?)?;
-        Ok((components * told)?.flatten_from(1)?.sum(D::Minus1)?.neg()?)
+        let (targets, components) = (features(&self.patches.split(&z_0.detach())?)?, self.diffused(&[0.0])?.factors);
+        let targets = Some([&targets, &components.squeeze(0)?.detach()]);
+        let (expected, loss) = expected_factors(diffused, &mixture.factors, context, targets)?;
+        let loss = loss.ok_or_else(|| Error::contract("mixture", "targets without a cross entropy"))?;
+        Ok((self.patches.merge(&mixture.noise(tokens, &expected)?, tokens.dim(0)?)?, loss.sum(D::Minus1)?))
     }
 
     /// The mixture at these times.
@@ -143,10 +146,10 @@ impl Mixture {
 /// What the network makes of diffused latents.
 struct Reading {
     mixture: Diffused,
-    /// `[B, L, D]`.
+    /// `[B, L, D]`, and their [`features`].
     tokens: Tensor,
-    /// Logarithms of the weights of the components without and the change with the context, `[B, L, K]`.
-    guess: Tensor,
+    features: Tensor,
+    /// What the context adds to the logarithms of the components' weights, `[B, L, K]`.
     context: Tensor,
 }
 
@@ -159,37 +162,35 @@ struct Diffused {
 }
 
 impl Diffused {
-    /// `log π_k N(y; m_t c_k, v_k)` of tokens `[B, L, D]`, up to what all components share: `[B, L, K]`.
-    fn log_weights(&self, tokens: &Tensor) -> Result<Tensor> {
-        let (items, count, _) = tokens.dims3()?;
-        let one = Tensor::ones((items, count, 1), tokens.dtype(), tokens.device())?;
-        let features = Tensor::cat(&[tokens, &(tokens.sqr()? * -0.5)?, &one], D::Minus1)?;
-        Ok(features.matmul(&self.factors.transpose(1, 2)?.contiguous()?)?)
-    }
-
-    /// The noise in tokens that come from the components with these probabilities `[B, L, K]`.
-    fn noise(&self, tokens: &Tensor, probabilities: &Tensor) -> Result<Tensor> {
+    /// The noise in tokens `[B, L, D]` whose components have these factors in the mean, `[B, L, 2 D + 1]`.
+    fn noise(&self, tokens: &Tensor, expected: &Tensor) -> Result<Tensor> {
         let width = tokens.dim(D::Minus1)?;
-        let mean = probabilities.matmul(&self.factors)?;
-        let (pull, precision) = (mean.narrow(D::Minus1, 0, width)?, mean.narrow(D::Minus1, width, width)?);
+        let (pull, precision) = (expected.narrow(D::Minus1, 0, width)?, expected.narrow(D::Minus1, width, width)?);
         Ok(((tokens * precision)? - pull)?.broadcast_mul(&self.sigma)?)
     }
+}
+
+/// What `log π_k N(y; m_t c_k, v_k)` is linear in, of tokens `y` `[B, L, D]`: `[B, L, 2 D + 1]`. Its products with the
+/// factors are these logarithms up to what all components share.
+fn features(tokens: &Tensor) -> Result<Tensor> {
+    let (items, count, _) = tokens.dims3()?;
+    let one = Tensor::ones((items, count, 1), tokens.dtype(), tokens.device())?;
+    Ok(Tensor::cat(&[tokens, &(tokens.sqr()? * -0.5)?, &one], D::Minus1)?)
 }
 
 impl ScoreNetwork for Mixture {
     fn forward(&self, z_t: &Tensor, t: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
         let reading = self.read(z_t, t, pass)?;
-        self.noise(&reading, &(&reading.guess + &reading.context)?, z_t.dim(0)?)
+        self.noise(&reading, &reading.context)
     }
 
     /// The shares that the context leaves to the components are taken to the power `strength`, as a language model is sampled
     /// at a temperature of `1 / strength`.
     fn guided(&self, z_t: &Tensor, t: &Tensor, strength: f64, pass: &mut Pass<'_>) -> Result<Tensor> {
         let reading = self.read(z_t, t, pass)?;
-        // `guess` has the shares without the context once.
+        // The mixture has the shares without the context once.
         let shares = (&self.log_shares * (strength - 1.0))?;
-        let logits = (&reading.guess + (&reading.context * strength)?)?.broadcast_add(&shares)?;
-        self.noise(&reading, &logits, z_t.dim(0)?)
+        self.noise(&reading, &(&reading.context * strength)?.broadcast_add(&shares)?)
     }
 
     fn forward_to(
@@ -200,11 +201,11 @@ impl ScoreNetwork for Mixture {
         pass: &mut Pass<'_>,
     ) -> Result<(Tensor, Option<Tensor>)> {
         let reading = self.read(z_t, t, pass)?;
-        let noise = self.noise(&reading, &(&reading.guess + &reading.context)?, z_t.dim(0)?)?;
         if self.category_weight == 0.0 {
-            return Ok((noise, None));
+            return Ok((self.noise(&reading, &reading.context)?, None));
         }
-        Ok((noise, Some((self.category_loss(&reading, z_0)? * self.category_weight)?)))
+        let (noise, loss) = self.noise_and_category_loss(&reading, z_0)?;
+        Ok((noise, Some((loss * self.category_weight)?)))
     }
 
     fn fits(&self) -> bool {
@@ -242,6 +243,14 @@ mod tests {
     use crate::SdeConfig;
     use candle_core::Device;
     use lsgm_core::{ParamStore, Rng};
+    use lsgm_nn::ops::softmax;
+
+    impl Reading {
+        /// Logarithms of the weights of the components without the context, `[B, L, K]`.
+        fn guess(&self) -> Tensor {
+            self.features.matmul(&self.mixture.factors.t().unwrap().contiguous().unwrap()).unwrap()
+        }
+    }
 
     /// Without a context it is the score of a mixture of Gaussians, here against its density by central differences.
     #[test]
@@ -305,7 +314,7 @@ mod tests {
         let (noise, loss) = network.forward_to(&z_0, &t, &z_0, &mut Pass::eval(&mut rng)).unwrap();
         assert_eq!(noise.dims(), z_0.dims());
         let reading = network.read(&z_0, &t, &mut Pass::eval(&mut rng)).unwrap();
-        let logits = (&reading.guess + &reading.context).unwrap().to_vec3::<f64>().unwrap();
+        let logits = (reading.guess() + &reading.context).unwrap().to_vec3::<f64>().unwrap();
         let (means, widths) =
             (network.means.to_vec2::<f64>().unwrap(), network.log_variance.exp().unwrap().to_vec2::<f64>().unwrap());
         let z = z_0.to_vec3::<f64>().unwrap();
@@ -342,10 +351,11 @@ mod tests {
         let values = |noise: Tensor| noise.flatten_all().unwrap().to_vec1::<f64>().unwrap();
         let reading = network.read(&z, &t, &mut Pass::eval(&mut Rng::new(3))).unwrap();
         for strength in [0.0, 0.5, 1.0, 3.0] {
-            let likelihood = reading.guess.broadcast_sub(&shares).unwrap();
+            let likelihood = reading.guess().broadcast_sub(&shares).unwrap();
             let told = (reading.context.broadcast_add(&shares).unwrap() * strength).unwrap();
+            let weights = softmax(&(likelihood + told).unwrap()).unwrap();
             let noise =
-                reading.mixture.noise(&reading.tokens, &softmax(&(likelihood + told).unwrap()).unwrap()).unwrap();
+                reading.mixture.noise(&reading.tokens, &weights.matmul(&reading.mixture.factors).unwrap()).unwrap();
             let expected = values(network.patches.merge(&noise, 2).unwrap());
             let found = values(network.guided(&z, &t, strength, &mut Pass::eval(&mut Rng::new(3))).unwrap());
             for (a, b) in found.iter().zip(&expected) {

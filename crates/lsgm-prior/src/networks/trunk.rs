@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use candle_core::{D, Tensor};
 use lsgm_core::{Error, Init, Params, Pass, Result};
-use lsgm_nn::ops::{gelu, layer_norm, silu};
+use lsgm_nn::ops::{gated_sum, gelu, modulated_layer_norm, silu};
 use lsgm_nn::{Dropout, Linear, MultiHeadAttention, TimeEmbedding, checkpoint_in, init};
 
 use super::TransformerConfig;
 
 /// Longest wave of the rotary embedding, as in Su et al. (2021).
 const LONGEST_WAVE: f64 = 10_000.0;
+/// What is added to the variance in layer norms.
+const EPS: f64 = 1e-6;
 
 /// Positions, blocks with adaptive layer norm on the time, and a last adaptive layer norm: tokens `[B, L, channels]` to
 /// tokens of the same shape.
@@ -20,7 +22,6 @@ pub(super) struct Trunk {
     time: [Linear; 2],
     position: Tensor,
     blocks: Vec<Arc<Block>>,
-    norm: Norm,
     modulation: Linear,
 }
 
@@ -42,7 +43,6 @@ impl Trunk {
             blocks: (0..config.blocks)
                 .map(|i| Ok(Arc::new(Block::new(config, &params.pp("blocks").pp(i))?)))
                 .collect::<Result<_>>()?,
-            norm: Norm::new(width, params)?,
             modulation: zero_linear(width, 2 * width, &params.pp("final_layer.adaLN_modulation.1"))?,
         })
     }
@@ -58,7 +58,7 @@ impl Trunk {
         }
         let parts = modulations(&self.modulation, &embedding, 2)?;
         let [shift, scale] = parts.as_slice() else { return Err(wrong_modulation()) };
-        self.norm.modulated(&x, shift, scale)
+        modulated_layer_norm(&x, scale, shift, EPS)
     }
 
     /// The activated time embedding `[B, channels]`, in the type and on the device of `like`.
@@ -72,7 +72,6 @@ impl Trunk {
 /// gates are open.
 #[derive(Debug)]
 struct Block {
-    norm: Norm,
     attention: MultiHeadAttention,
     feed_forward: [Linear; 2],
     modulation: Linear,
@@ -90,7 +89,6 @@ impl Block {
         };
         let attention = MultiHeadAttention::new(width, config.heads, &params.pp("attn"))?;
         Ok(Self {
-            norm: Norm::new(width, params)?,
             attention: if config.rotary { attention.with_rotary(LONGEST_WAVE) } else { attention },
             feed_forward: [linear(width, wide, "mlp.fc1")?, linear(wide, width, "mlp.fc2")?],
             modulation: zero_linear(width, 6 * width, &params.pp("adaLN_modulation.1"))?,
@@ -102,32 +100,12 @@ impl Block {
     fn forward(&self, x: &Tensor, embedding: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
         let parts = modulations(&self.modulation, embedding, 6)?;
         let [shift1, scale1, gate1, shift2, scale2, gate2] = parts.as_slice() else { return Err(wrong_modulation()) };
-        let mixed = self.attention.forward(&self.norm.modulated(x, shift1, scale1)?)?;
-        let x = (x + mixed.broadcast_mul(&(gate1 + self.open)?)?)?;
+        let mixed = self.attention.forward(&modulated_layer_norm(x, scale1, shift1, EPS)?)?;
+        let x = gated_sum(x, &mixed, &(gate1 + self.open)?)?;
         let [first, second] = &self.feed_forward;
-        let wide = gelu(&first.forward(&self.norm.modulated(&x, shift2, scale2)?)?)?;
+        let wide = gelu(&first.forward(&modulated_layer_norm(&x, scale2, shift2, EPS)?)?)?;
         let fed = second.forward(&self.dropout.forward(&wide, pass)?)?;
-        Ok((&x + fed.broadcast_mul(&(gate2 + self.open)?)?)?)
-    }
-}
-
-/// Layer norm without parameters of its own.
-#[derive(Debug)]
-struct Norm {
-    one: Tensor,
-    zero: Tensor,
-}
-
-impl Norm {
-    fn new(width: usize, params: &Params) -> Result<Self> {
-        let one = Tensor::ones(width, params.dtype(), &params.device())?;
-        Ok(Self { zero: one.zeros_like()?, one })
-    }
-
-    /// `norm(x) · (1 + scale) + shift` for `x` `[B, L, D]` and `[B, 1, D]` of each of the others.
-    fn modulated(&self, x: &Tensor, shift: &Tensor, scale: &Tensor) -> Result<Tensor> {
-        let x = layer_norm(x, &self.one, &self.zero, 1e-6)?;
-        Ok(x.broadcast_mul(&(scale + 1.0)?)?.broadcast_add(shift)?)
+        gated_sum(&x, &fed, &(gate2 + self.open)?)
     }
 }
 

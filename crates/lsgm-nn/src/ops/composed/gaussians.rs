@@ -1,7 +1,7 @@
 use candle_core::{D, Tensor};
 use lsgm_core::Result;
 
-use super::constant;
+use super::{constant, log_softmax, softmax};
 
 pub(crate) fn diffused_gaussians(
     means: &Tensor,
@@ -19,4 +19,23 @@ pub(crate) fn diffused_gaussians(
     let squares = (&pull * centre)?;
     let offset = ((squares + log_variance)?.sum_keepdim(D::Minus1)? * -0.5)?;
     Ok(Tensor::cat(&[&pull, &precision, &offset.broadcast_add(&log_shares.unsqueeze(1)?)?], D::Minus1)?)
+}
+
+pub(crate) fn component_shares(features: &Tensor, factors: &Tensor) -> Result<Tensor> {
+    softmax(&features.contiguous()?.matmul(&factors.t()?.contiguous()?)?)
+}
+
+pub(crate) fn expected_factors(
+    features: &Tensor,
+    factors: &Tensor,
+    context: &Tensor,
+    targets: Option<[&Tensor; 2]>,
+) -> Result<(Tensor, Option<Tensor>)> {
+    let guess = features.contiguous()?.matmul(&factors.t()?.contiguous()?)?;
+    let expected = softmax(&(&guess + context)?)?.matmul(&factors.contiguous()?)?;
+    let Some([features, factors]) = targets else { return Ok((expected, None)) };
+    let factors = factors.unsqueeze(0)?.broadcast_as((features.dim(0)?, factors.dim(0)?, factors.dim(1)?))?;
+    let shares = component_shares(features, &factors)?.detach();
+    let told = log_softmax(&(guess.detach() + context)?)?;
+    Ok((expected, Some((shares * told)?.sum(D::Minus1)?.neg()?)))
 }

@@ -15,7 +15,7 @@ mod weights;
 
 pub(super) use conv::{conv, conv_transpose};
 pub(super) use functions::{elu, gelu, log_softmax, relu, sigmoid, silu, snake, softmax, softplus};
-pub(super) use gaussians::diffused_gaussians;
+pub(super) use gaussians::{component_shares, diffused_gaussians, expected_factors};
 pub(super) use likelihood::{bernoulli_log_prob, discretized_logistic_log_prob, logistic_mixture_log_prob};
 pub(super) use norm::{batch_norm_eval, batch_norm_train, group_norm, layer_norm, rms_norm};
 pub(super) use products::{attention, linear};
