@@ -9,8 +9,8 @@ use crate::Sde;
 /// The weighting of the denoising error and the proposal of `t` (LSGM, section 3.2 and appendix B).
 ///
 /// The weights are `w_ll = g²/2σ²` (likelihood), `w_un = 1` (unweighted) and `w_re = g²/2` (reweighted); `Uniform` draws
-/// `t` uniformly, `Iw` by importance sampling from the proposal that minimises the variance for N(0, I) data. `LlAngle` is
-/// not the paper's; see its own words.
+/// `t` uniformly, `Iw` by importance sampling from the proposal that minimises the variance for N(0, I) data. `LlAngle` and
+/// `LlClusters` are not the paper's; see their own words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Weighting {
@@ -25,6 +25,11 @@ pub enum Weighting {
     /// (`prediction = "correction"`), where the noise of the gradient is the same at every `t`.
     #[serde(alias = "ll_angle")]
     LlAngle,
+    /// Likelihood weighting, `cos³ φ` with `φ = arctan(σ_t / m_t)` uniform: for latents in clusters (the `mixture` network).
+    /// Which cluster a latent belongs to is in doubt around `φ` = 30°, and there alone has the network something to learn:
+    /// below the latent says it, above nothing does.
+    #[serde(alias = "ll_clusters")]
+    LlClusters,
     /// Unweighted, uniform `t` (`drop_all_uniform` of the published code).
     #[serde(alias = "un_uniform")]
     UnUniform,
@@ -78,10 +83,11 @@ impl Times {
 
 impl Weighting {
     /// Every weighting.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::LlUniform,
         Self::LlIw,
         Self::LlAngle,
+        Self::LlClusters,
         Self::UnUniform,
         Self::UnIw,
         Self::ReUniform,
@@ -95,6 +101,7 @@ impl Weighting {
             Self::LlUniform => "ll-uniform",
             Self::LlIw => "ll-iw",
             Self::LlAngle => "ll-angle",
+            Self::LlClusters => "ll-clusters",
             Self::UnUniform => "un-uniform",
             Self::UnIw => "un-iw",
             Self::ReUniform => "re-uniform",
@@ -105,7 +112,7 @@ impl Weighting {
 
     /// Whether the objective of the prior is the likelihood-weighted one, as algorithm 1 needs it.
     pub fn is_likelihood(self) -> bool {
-        matches!(self, Self::LlUniform | Self::LlIw | Self::LlAngle)
+        matches!(self, Self::LlUniform | Self::LlIw | Self::LlAngle | Self::LlClusters)
     }
 
     /// Whether the weighting is defined for an SDE: the geometric VPSDE has no closed-form proposal for the unweighted
@@ -135,7 +142,7 @@ impl Weighting {
     /// The weight before any importance weight.
     fn at(self, sde: &Sde, t: f64) -> f64 {
         match self {
-            Self::LlUniform | Self::LlIw | Self::LlAngle => likelihood_weight(sde, t),
+            Self::LlUniform | Self::LlIw | Self::LlAngle | Self::LlClusters => likelihood_weight(sde, t),
             Self::UnUniform | Self::UnIw => 1.0,
             Self::ReUniform | Self::ReIw => 0.5 * sde.g2(t),
             Self::Rescale => 0.5 / (1.0 - sde.variance(t)),
@@ -159,6 +166,8 @@ enum Proposal {
     Gaussian,
     /// `arctan(σ_t / m_t)` uniform.
     Angle,
+    /// The cube of the cosine of that angle uniform.
+    CubedCosine,
     /// Variance exploding: `log(σ_t² / marginal variance)` uniform.
     LogNoiseShare,
     /// Variance exploding: log of the marginal variance uniform.
@@ -173,6 +182,7 @@ impl Proposal {
                 Some(Self::Uniform)
             }
             Weighting::LlAngle => Some(Self::Angle),
+            Weighting::LlClusters => Some(Self::CubedCosine),
             Weighting::LlIw | Weighting::UnIw if exploding => Some(Self::LogNoiseShare),
             Weighting::ReIw if exploding => Some(Self::LogMarginal),
             Weighting::LlIw => Some(Self::LogVariance),
@@ -187,7 +197,9 @@ impl Proposal {
             Self::LogVariance => sde.variance(t).ln(),
             Self::Variance => sde.variance(t),
             Self::Gaussian => gaussian(sde).map_or(f64::NAN, |(rate, shift)| erf_f64(rate * (t + shift))),
-            Self::Angle => sde.sigma(t).atan2(sde.mean_coefficient(t)),
+            Self::Angle => angle(sde, t),
+            // Falls with time: its negative grows.
+            Self::CubedCosine => -angle(sde, t).cos().powi(3),
             Self::LogNoiseShare => (sde.variance(t) / sde.marginal_variance(t)).ln(),
             Self::LogMarginal => sde.marginal_variance(t).ln(),
         }
@@ -201,6 +213,7 @@ impl Proposal {
             Self::Variance => sde.inverse_variance(value),
             Self::Gaussian => gaussian(sde).map_or(f64::NAN, |(rate, shift)| erf_inv(value) / rate - shift),
             Self::Angle => sde.inverse_lambda(-value.tan().ln()),
+            Self::CubedCosine => sde.inverse_lambda(-(-value).cbrt().acos().tan().ln()),
             Self::LogNoiseShare => sde.inverse_variance(signal * value.exp() / -value.exp_m1()),
             Self::LogMarginal => sde.inverse_variance(value.exp() - signal),
         }
@@ -216,9 +229,10 @@ impl Proposal {
             Self::Gaussian => gaussian(sde).map_or(f64::NAN, |(rate, shift)| {
                 rate * std::f64::consts::FRAC_2_SQRT_PI * (-(rate * (t + shift)).powi(2)).exp()
             }),
-            Self::Angle => {
-                let (sigma, m) = (sde.sigma(t), sde.mean_coefficient(t));
-                0.5 * sde.g2(t) * m / (sigma * (sigma * sigma + m * m))
+            Self::Angle => angle_slope(sde, t),
+            Self::CubedCosine => {
+                let (sine, cosine) = angle(sde, t).sin_cos();
+                3.0 * cosine * cosine * sine * angle_slope(sde, t)
             }
             Self::LogMarginal => sde.g2(t) / sde.marginal_variance(t),
         }
@@ -232,6 +246,17 @@ impl Proposal {
             _ => 1.0,
         }
     }
+}
+
+/// `arctan(σ_t / m_t)`.
+fn angle(sde: &Sde, t: f64) -> f64 {
+    sde.sigma(t).atan2(sde.mean_coefficient(t))
+}
+
+/// Its derivative.
+fn angle_slope(sde: &Sde, t: f64) -> f64 {
+    let (sigma, m) = (sde.sigma(t), sde.mean_coefficient(t));
+    0.5 * sde.g2(t) * m / (sigma * (sigma * sigma + m * m))
 }
 
 fn gaussian(sde: &Sde) -> Option<(f64, f64)> {

@@ -289,7 +289,7 @@ fn the_cross_entropy_of_a_normal_is_its_entropy() {
         let t_eps = 1e-3;
         let prior = gaussian_prior(&config, 1.0, t_eps, shape);
         let z0 = normal(&shape.dims(n), 7);
-        for weighting in [Weighting::LlIw, Weighting::LlUniform, Weighting::LlAngle] {
+        for weighting in [Weighting::LlIw, Weighting::LlUniform, Weighting::LlAngle, Weighting::LlClusters] {
             let mut rng = Rng::new(8);
             let times = prior.stratified_times(weighting, n, &mut rng).unwrap();
             let found = prior.cross_entropy(&z0, &times, &mut Pass::eval(&mut rng)).unwrap();

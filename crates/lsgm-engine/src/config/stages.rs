@@ -94,9 +94,10 @@ pub struct LsgmStage {
     /// How the gradients of prior and autoencoder are made, 1, 2 or 3 (LSGM, appendix G): 1 trains both on one loss with a
     /// likelihood weighting; 2 weights the same diffusion times differently for the prior; 3 draws times of their own.
     pub algorithm: u8,
-    /// How diffusion times are drawn and weighted for the prior. Algorithm 1 needs `ll-iw`, `ll-angle` or `ll-uniform`.
+    /// How diffusion times are drawn and weighted for the prior. Algorithm 1 needs one of the likelihood
+    /// weightings, whose names begin with `ll-`.
     pub weighting: Weighting,
-    /// How they are drawn for the autoencoder under algorithm 3: `ll-iw`, `ll-angle` or `ll-uniform`.
+    /// How they are drawn for the autoencoder under algorithm 3: by a likelihood weighting, one of the names with `ll-`.
     pub encoder_weighting: Weighting,
     /// Average the noise that the prior is to find over the posterior in closed form, instead of drawing `z_0` from it. The
     /// expectation is the same and the variance lower. In a hierarchy it is the last group that is averaged over.
@@ -326,11 +327,11 @@ impl LsgmStage {
             ));
         }
         if self.algorithm == 1 && !self.prior_only && !self.weighting.is_likelihood() {
-            let message = "algorithm 1 needs a likelihood weighting, `ll-iw`, `ll-angle` or `ll-uniform`; algorithms 2 and 3 take any";
+            let message = "algorithm 1 needs a likelihood weighting, `ll-iw`, `ll-angle`, `ll-clusters` or `ll-uniform`; algorithms 2 and 3 take any";
             return Err(Error::config("train.lsgm.weighting", message));
         }
         if !self.encoder_weighting.is_likelihood() {
-            let message = "the encoder needs a likelihood weighting, `ll-iw`, `ll-angle` or `ll-uniform`: with another it drifts from the posterior";
+            let message = "the encoder needs a likelihood weighting, `ll-iw`, `ll-angle`, `ll-clusters` or `ll-uniform`: with another it drifts from the posterior";
             return Err(Error::config("train.lsgm.encoder_weighting", message));
         }
         if self.averaged_prior && self.algorithm != 3 {
