@@ -311,6 +311,14 @@ pub(crate) struct Evaluate {
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
 
+    /// Write the bounds of each item to this file, as CSV in nats
+    #[arg(long, value_name = "FILE")]
+    pub(crate) items: Option<PathBuf>,
+
+    /// Compare the NELBO with that of another model, item by item: a file that --items has written for it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) against: Option<PathBuf>,
+
     #[command(flatten)]
     pub(crate) device: DeviceArgument,
 }

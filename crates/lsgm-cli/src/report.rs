@@ -16,6 +16,9 @@ pub(crate) struct Report<'a> {
     pub(crate) split: Split,
     #[serde(flatten)]
     pub(crate) evaluation: &'a Evaluation,
+    /// `nelbo` less that of another model, paired by item.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) nelbo_difference: Option<Estimate>,
     pub(crate) measures: &'a Measures,
 }
 
@@ -67,6 +70,9 @@ pub(crate) fn table(report: &Report<'_>) -> String {
         ("neg_entropy", &e.neg_entropy, "E log q(z|x)"),
         ("bits_per_dim", &e.bits_per_dim, "nelbo for each data dimension"),
     ];
+    if let Some(difference) = &report.nelbo_difference {
+        rows.push(("nelbo_difference", difference, "nelbo less that of the other model, paired by item"));
+    }
     if let Some(ode) = &e.ode {
         rows.push(("nelbo_ode", &ode.nelbo_ode, "negative ELBO with log p(z) from the ODE, fewer items"));
         rows.push(("nelbo_same_items", &ode.nelbo_same_items, "nelbo on the items of nelbo_ode"));

@@ -22,7 +22,8 @@ pub struct Estimate {
 }
 
 impl Estimate {
-    pub(crate) fn nats(values: &[f64]) -> Self {
+    /// The mean of values in nats, one for each item.
+    pub fn nats(values: &[f64]) -> Self {
         let n = values.len() as f64;
         let mean = values.iter().sum::<f64>() / n;
         let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
@@ -100,6 +101,25 @@ pub struct Evaluation {
     pub nfe: f64,
     /// Wall time.
     pub seconds: f64,
+    /// The bounds of each item.
+    #[serde(skip)]
+    pub items: ItemBounds,
+}
+
+/// Bounds and their terms for each item, in nats and in the order of the split. Two models that are evaluated with the same
+/// seed see the same items, drawn alike where a data set draws them, so that their differences can be paired.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ItemBounds {
+    /// [`Evaluation::nelbo`].
+    pub nelbo: Vec<f64>,
+    /// [`Evaluation::nelbo_normal_prior`].
+    pub nelbo_normal_prior: Vec<f64>,
+    /// [`Evaluation::reconstruction`].
+    pub reconstruction: Vec<f64>,
+    /// [`Evaluation::cross_entropy`].
+    pub cross_entropy: Vec<f64>,
+    /// [`Evaluation::neg_entropy`].
+    pub neg_entropy: Vec<f64>,
 }
 
 /// Terms of the bounds for each item, in nats.
@@ -139,6 +159,8 @@ pub fn evaluate(
     }
     let (ode_items, iw_items) = (config.ode_items.min(n), config.iw_items.min(n));
     let root = Rng::new(config.seed);
+    // A generator of its own: how much a model draws must not change what it is shown.
+    let mut data_rng = root.fork("data");
     let mut rng = root.fork("evaluation");
     let mut ode_rng = root.fork("ode");
     let mut iw_rng = root.fork("importance");
@@ -147,7 +169,7 @@ pub fn evaluate(
     let mut iw = ImportanceTerms::default();
     for start in (0..n).step_by(config.batch_size) {
         let indices: Vec<usize> = (start..(start + config.batch_size).min(n)).collect();
-        let x = data.batch(&indices, &mut rng)?.to_device(device)?.x;
+        let x = data.batch(&indices, &mut data_rng)?.to_device(device)?.x;
         let posterior_z0 = terms.add(model, &x, config, &mut rng)?;
         if start < ode_items {
             let kept = ode_items.min(start + indices.len()) - start;
@@ -220,6 +242,13 @@ impl Terms {
             ode,
             iw,
             seconds: clock.elapsed().as_secs_f64(),
+            items: ItemBounds {
+                nelbo,
+                nelbo_normal_prior: normal,
+                reconstruction: self.reconstruction,
+                cross_entropy: self.cross_entropy,
+                neg_entropy: self.neg_entropy,
+            },
         })
     }
 }

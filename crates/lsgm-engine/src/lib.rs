@@ -25,7 +25,7 @@ mod trainer;
 
 pub use budget::{format_duration, parse_duration};
 pub use config::{EvaluateConfig, LsgmStage, SampleConfig, StageBudget, TrainConfig, VaeStage};
-pub use evaluate::{Alpha, Estimate, Evaluation, OdeEvaluation, evaluate};
+pub use evaluate::{Alpha, Estimate, Evaluation, ItemBounds, OdeEvaluation, evaluate};
 pub use events::{Event, Interrupt, Metrics, Observer};
 pub use importance::ImportanceEvaluation;
 pub use infill::{InfillOptions, Infilled, infill};

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use lsgm_core::{Rng, Split};
 
-use crate::commands::evaluate::measure;
+use crate::commands::evaluate::{Destinations, measure};
 use crate::commands::sheets::{Sheet, draw_items, paths, reconstructions, samples};
 use crate::output::Output;
 use crate::run::Run;
@@ -39,7 +39,10 @@ pub(super) fn run(run: &Run, folder: &Path) -> Result<()> {
     }
     match run.config.evaluate.after_training {
         Some(0) => Ok(()),
-        limit => measure(run, split, None, limit, Some(&Output::prepare(&folder.join("evaluation.json"))?)),
+        limit => {
+            let json = Some(Output::prepare(&folder.join("evaluation.json"))?);
+            measure(run, split, None, limit, &Destinations { json, ..Destinations::default() })
+        }
     }
 }
 

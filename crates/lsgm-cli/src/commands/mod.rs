@@ -6,6 +6,7 @@ mod data;
 mod evaluate;
 mod finish;
 mod import;
+mod items;
 mod measures;
 mod new_modality;
 mod parts;
