@@ -60,23 +60,14 @@ impl Autoregressive {
 
     /// The tokens one place earlier, the end of the text before in the first place, some of them hidden in training.
     fn before(&self, x: &Tensor) -> Result<Tensor> {
-        let mut rows = x.to_device(&Device::Cpu)?.to_vec2::<u32>()?;
-        for row in &mut rows {
-            row.rotate_right(1);
-            if let Some(first) = row.first_mut() {
-                *first = self.alphabet.end_token;
-            }
-        }
-        if let Some((share, rng)) = &self.hidden {
-            let mut rng = rng.lock().unwrap_or_else(PoisonError::into_inner);
-            let hide = |token: &mut u32| {
-                if rng.uniform() < *share {
-                    *token = self.network.hidden;
-                }
-            };
-            rows.iter_mut().flatten().for_each(hide);
-        }
-        Ok(Tensor::new(rows, x.device())?)
+        let (batch, length) = x.dims2()?;
+        let end = Tensor::full(self.alphabet.end_token, (batch, 1), x.device())?;
+        let before = Tensor::cat(&[&end, x], 1)?.narrow(1, 0, length)?.contiguous()?;
+        let Some((share, rng)) = &self.hidden else { return Ok(before) };
+        let mut rng = rng.lock().unwrap_or_else(PoisonError::into_inner);
+        let hide: Vec<u8> = (0..batch * length).map(|_| u8::from(rng.uniform() < *share)).collect();
+        let hide = Tensor::from_vec(hide, (batch, length), &Device::Cpu)?.to_device(x.device())?;
+        Ok(hide.where_cond(&Tensor::full(self.network.hidden, (batch, length), x.device())?, &before)?)
     }
 
     fn log_probs(&self, x: &Tensor) -> Result<Tensor> {
@@ -96,7 +87,7 @@ impl Autoregressive {
 
 impl Likelihood for Autoregressive {
     fn log_prob(&self, x: &Tensor) -> Result<Tensor> {
-        weighted_sum(&self.log_probs(x)?, counted(x, self.alphabet.end)?)
+        weighted_sum(&self.log_probs(x)?, &counted(x, self.alphabet.end)?)
     }
 
     fn sample(&self, temperature: f64, rng: &mut Rng) -> Result<Tensor> {

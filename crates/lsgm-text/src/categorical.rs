@@ -28,13 +28,12 @@ impl Categorical {
 impl Likelihood for Categorical {
     fn log_prob(&self, x: &Tensor) -> Result<Tensor> {
         let tokens = ops::categorical_log_prob(&self.logits, x)?;
-        weighted_sum(&tokens, counted(x, self.end)?)
+        weighted_sum(&tokens, &counted(x, self.end)?)
     }
 
     fn log_prob_known(&self, x: &Tensor, known: &Tensor) -> Result<Tensor> {
         let tokens = ops::categorical_log_prob(&self.logits, x)?;
-        let known = known.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
-        weighted_sum(&tokens, known)
+        weighted_sum(&tokens, &known.to_device(tokens.device())?)
     }
 
     fn sample(&self, temperature: f64, rng: &mut Rng) -> Result<Tensor> {
@@ -58,30 +57,24 @@ pub(crate) fn draw(logits: &Tensor, temperature: f64, rng: &mut Rng) -> Result<T
     Ok(((logits.detach() / temperature)? + gumbel.to_device(logits.device())?)?.argmax(D::Minus1)?)
 }
 
-/// 1 for each token up to the first end and for the end itself, 0 behind it, in the order of `x` `[B, L]`.
-pub(crate) fn counted(x: &Tensor, end: Option<u32>) -> Result<Vec<f32>> {
-    let rows = x.to_device(&Device::Cpu)?.to_vec2::<u32>()?;
-    let row = |tokens: &Vec<u32>| {
-        let last = tokens.iter().position(|t| Some(*t) == end).unwrap_or(tokens.len());
-        (0..tokens.len()).map(move |i| f32::from(u8::from(i <= last))).collect::<Vec<_>>()
-    };
-    Ok(rows.iter().flat_map(row).collect())
+/// 1 for each token up to the first end and for the end itself, 0 behind it: `u8`, the shape of `x` `[B, L]`. It is
+/// computed where `x` is, so that a step on a GPU waits for nothing.
+pub(crate) fn counted(x: &Tensor, end: Option<u32>) -> Result<Tensor> {
+    let Some(end) = end else { return Ok(Tensor::ones(x.dims(), DType::U8, x.device())?) };
+    let ends = x.eq(end)?.to_dtype(DType::F32)?;
+    let before = (ends.cumsum(D::Minus1)? - &ends)?;
+    Ok(before.lt(0.5f32)?)
 }
 
 /// The same tokens with nothing but ends behind the first end: the one form in which a text is an item.
 pub(crate) fn until_end(x: &Tensor, end: Option<u32>) -> Result<Tensor> {
-    let Some(end) = end else { return Ok(x.clone()) };
-    let mut rows = x.to_device(&Device::Cpu)?.to_vec2::<u32>()?;
-    for row in &mut rows {
-        let last = row.iter().position(|t| *t == end).unwrap_or(row.len());
-        row.iter_mut().skip(last).for_each(|t| *t = end);
-    }
-    Ok(Tensor::new(rows, x.device())?)
+    let Some(token) = end else { return Ok(x.clone()) };
+    Ok(counted(x, end)?.where_cond(x, &Tensor::full(token, x.dims(), x.device())?)?)
 }
 
 /// `Σ weights · x` of each row of `x` `[B, L]`: `[B]`.
-pub(crate) fn weighted_sum(x: &Tensor, weights: Vec<f32>) -> Result<Tensor> {
-    Ok(ops::mask(x, weights)?.sum(D::Minus1)?)
+pub(crate) fn weighted_sum(x: &Tensor, weights: &Tensor) -> Result<Tensor> {
+    Ok((x * weights.to_dtype(x.dtype())?)?.sum(D::Minus1)?)
 }
 
 #[cfg(test)]

@@ -123,14 +123,12 @@ pub(crate) fn baselines(
 
 /// How much of the originals comes back.
 pub(crate) fn reconstructions(originals: &Tensor, decoded: &Tensor, end: Option<u32>) -> Result<Vec<Measure>> {
-    let weights = counted(originals, end)?;
+    let weights = counted(originals, end)?.to_vec2::<u8>()?;
     let rows = |x: &Tensor| -> Result<Vec<Vec<u32>>> { Ok(x.to_device(&Device::Cpu)?.to_vec2::<u32>()?) };
     let (originals, decoded) = (rows(originals)?, rows(decoded)?);
     let (mut tokens, mut right, mut whole) = (0usize, 0usize, 0usize);
-    for ((x, y), weights) in
-        originals.iter().zip(&decoded).zip(weights.chunks(originals.first().map_or(1, Vec::len).max(1)))
-    {
-        let of_item = x.iter().zip(y).zip(weights).filter(|(_, w)| **w > 0.0);
+    for ((x, y), weights) in originals.iter().zip(&decoded).zip(&weights) {
+        let of_item = x.iter().zip(y).zip(weights).filter(|(_, w)| **w > 0);
         let (all, equal) = of_item.fold((0, 0), |(all, equal), ((a, b), _)| (all + 1, equal + usize::from(a == b)));
         tokens += all;
         right += equal;
