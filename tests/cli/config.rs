@@ -127,3 +127,19 @@ fn help_and_completions_are_results() {
         assert!(bench.lsgm(&format!("completions {shell}")).succeeds().stdout.contains("reconstruct"));
     }
 }
+
+/// Words in place of the operating system's end of a process that asks for more memory than there is.
+#[test]
+fn models_and_batches_beyond_any_memory_are_refused() {
+    let bench = Bench::new();
+    bench.write("tiny.toml", TINY);
+    for command in ["check", "train"] {
+        let of = |value: &str| bench.lsgm(&format!("{command} tiny.toml --set {value}"));
+        of("train.batch_size=2000000000").fails(2, &["train.batch_size", "2000000000 is too large"]);
+        if cfg!(target_os = "linux") {
+            of("prior.network.channels=800000").fails(2, &["too large", "`prior.network.", "lower the widths"]);
+            of("autoencoder.channels=[1000000000000]").fails(2, &["too large", "`encoder.", "GB of memory"]);
+        }
+    }
+    assert!(bench.files(".").iter().all(|name| name == "tiny.toml"), "nothing is written");
+}

@@ -217,7 +217,9 @@ fn arguments_are_held_against_the_tensors_beside_them() {
         args["num_channels_dec"] = 10_000_000.into();
         metadata.insert("args".into(), args.to_string());
     });
-    bench.lsgm("import x.safetensors --out run").fails(2, &["x.safetensors", "beyond the number", "another model"]);
+    bench
+        .lsgm("import x.safetensors --out run")
+        .fails(2, &["x.safetensors", "the model is too large", "another model"]);
     nothing_is_left(&bench);
 }
 

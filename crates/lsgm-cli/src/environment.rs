@@ -9,22 +9,35 @@ const THREADS: &str = "RAYON_NUM_THREADS";
 /// Settle the thread pools, with `threads` threads or one for each core. [`crate::main`] does; a program that calls the
 /// engine itself does it first: both pools read their settings once, at the first tensor operation, and the settings can be
 /// made only while no other thread runs.
+///
+/// The calling thread becomes one of the pool's, but for a pool of one: if that thread waited for another one which calls
+/// kernels, nobody would be left to serve it.
 pub fn settle_threads(threads: Option<usize>) {
+    settle(threads, 2);
+}
+
+/// [`settle_threads`] for a process whose other threads call no kernels: the calling thread is the pool, where one is all of
+/// it. Else each kernel would cost two changes of threads, a tenth of a training on one core.
+pub(crate) fn settle_process(threads: Option<usize>) {
+    settle(threads, 1);
+}
+
+fn settle(threads: Option<usize>, least: usize) {
     if std::env::var_os(SPIN_LIMIT).is_none() {
         set_variable(SPIN_LIMIT, "0");
     }
     if let Some(n) = threads {
         set_variable(THREADS, &n.to_string());
     }
-    join_pool();
+    join_pool(least);
 }
 
-/// Make the calling thread one of the pool's: a kernel then starts at once, where another thread would have to be woken
-/// and waited for. A pool of one is left alone, since nobody would serve it while this thread waits for another.
-fn join_pool() {
+/// Make the calling thread one of the pool's if that has `least` threads: a kernel then starts at once, where another thread
+/// would have to be woken and waited for.
+fn join_pool(least: usize) {
     let asked = std::env::var(THREADS).ok().and_then(|n| n.parse().ok()).filter(|n| *n > 0);
     let threads: usize = asked.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-    if threads < 2 {
+    if threads < least {
         return;
     }
     if let Err(error) = rayon::ThreadPoolBuilder::new().num_threads(threads).use_current_thread().build_global() {

@@ -10,6 +10,7 @@ mod device;
 mod environment;
 mod error;
 mod interrupt;
+mod memory;
 mod output;
 mod progress;
 #[cfg(test)]
@@ -32,7 +33,8 @@ pub use registry::Registry;
 /// gave, 1 for a failure, 130 after Ctrl-C.
 ///
 /// Make it the first call of a program: it settles the thread pools, which is possible only before the first tensor
-/// operation and while no other thread runs.
+/// operation and while no other thread runs. With one thread (`--threads 1`) the calling thread is all of the pool: a modality
+/// must not wait for a thread of its own that calls kernels then.
 pub fn main(registry: Registry) -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
@@ -43,7 +45,7 @@ pub fn main(registry: Registry) -> ExitCode {
         }
     };
     terminal::start(arguments.quiet);
-    settle_threads(arguments.threads);
+    environment::settle_process(arguments.threads);
     match commands::run(arguments.command, &registry) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -44,6 +44,16 @@ pub enum Error {
         /// Which rule is broken, with the shapes or values seen.
         message: String,
     },
+    /// A model has more values than its store may hold ([`ParamStore::limited`](crate::ParamStore::limited)).
+    #[error("the model is too large: with `{parameter}` {dims:?} it has more than {limit} values")]
+    ModelTooLarge {
+        /// The first parameter that is too much.
+        parameter: String,
+        /// Its shape.
+        dims: Vec<usize>,
+        /// How many values there may be.
+        limit: usize,
+    },
     /// Input data of a modality cannot be used.
     #[error(transparent)]
     Data(Box<dyn std::error::Error + Send + Sync>),

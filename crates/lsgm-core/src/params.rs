@@ -23,7 +23,9 @@ struct Store {
     rng: Rng,
     dtype: DType,
     device: Device,
-    /// Values that may still be added.
+    /// Values that there may be.
+    limit: usize,
+    /// Those that may still be added.
     left: usize,
 }
 
@@ -46,6 +48,7 @@ impl ParamStore {
             rng,
             dtype,
             device: device.clone(),
+            limit: usize::MAX,
             left: usize::MAX,
         })))
     }
@@ -53,7 +56,9 @@ impl ParamStore {
     /// The store for a model of at most about so many values, before any is made: an architecture that comes from elsewhere
     /// may ask for more than a machine has.
     pub fn limited(self, values: usize) -> Self {
-        self.lock().left = values;
+        let mut store = self.lock();
+        (store.limit, store.left) = (values, values);
+        drop(store);
         self
     }
 
@@ -99,6 +104,7 @@ impl ParamStore {
             rng: store.rng.clone(),
             dtype: store.dtype,
             device: store.device.clone(),
+            limit: store.limit,
             left: store.left,
         }))))
     }
@@ -171,7 +177,7 @@ impl Params {
     /// The parameter `name`: made with `init` if the store has none, else the one that is there.
     ///
     /// # Errors
-    /// [`Error::Contract`] when the store has it with another shape, or when it is too large ([`ParamStore::limited`]).
+    /// [`Error::Contract`] when the store has it with another shape; [`Error::ModelTooLarge`] as [`ParamStore::limited`] says.
     pub fn get(&self, name: &str, shape: impl Into<Shape>, init: Init) -> Result<Tensor> {
         let var = self.var(name, shape.into(), init, false)?;
         Ok(if self.frozen { var.as_tensor().detach() } else { var.as_tensor().clone() })
@@ -180,7 +186,7 @@ impl Params {
     /// The buffer `name`, every element `value` if it is new. Set it through [`Var::set`].
     ///
     /// # Errors
-    /// [`Error::Contract`] when the store has it with another shape.
+    /// As [`Params::get`].
     pub fn buffer(&self, name: &str, shape: impl Into<Shape>, value: f64) -> Result<Var> {
         self.var(name, shape.into(), Init::Const(value), true)
     }
@@ -205,9 +211,8 @@ impl Params {
         let count = shape.dims().iter().try_fold(1usize, |n, size| n.checked_mul(*size));
         let left = count.and_then(|n| store.left.checked_sub(n.checked_add(OVERHEAD)?));
         store.left = left.ok_or_else(|| {
-            let message =
-                format!("`{name}` {:?} takes the model beyond the number of values it may have", shape.dims());
-            Error::contract("parameters", message)
+            let (parameter, dims) = (name.clone(), shape.dims().to_vec());
+            Error::ModelTooLarge { parameter, dims, limit: store.limit }
         })?;
         let (dtype, device) = (store.dtype, store.device.clone());
         let var = Var::from_tensor(&initial(&mut store.rng, &shape, init, dtype, &device)?)?;
@@ -252,7 +257,7 @@ mod tests {
         s.root().get("a", (512, 1024), Init::Const(0.0)).unwrap();
         for shape in [vec![512, 1025], vec![usize::MAX, 2], vec![1 << 40]] {
             let message = s.root().get("b", shape, Init::Const(0.0)).unwrap_err().to_string();
-            assert!(message.contains("`b` [") && message.contains("beyond the number of values"), "{message}");
+            assert!(message.contains("`b` [") && message.contains("more than 1048576 values"), "{message}");
         }
         assert_eq!(s.vars().len(), 1);
         // Many small ones count too.

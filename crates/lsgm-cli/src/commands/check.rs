@@ -1,9 +1,9 @@
 //! `lsgm check CONFIG`: what a training would do, before it is begun.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use candle_core::{DType, Device};
+use candle_core::Device;
 use lsgm_core::{Arrangement, Batch, Dataset, ParamStore, Pass, Rng, Split};
 use lsgm_engine::{
     Event, Interrupt, Metrics, Model, Stage, StageBudget, StageSelection, TrainConfig, Trainer, format_duration,
@@ -15,10 +15,7 @@ use crate::config::{Config, Tree};
 use crate::output::Output;
 use crate::registry::Registry;
 use crate::run::{Parts, apply, data_override};
-use crate::{Error, Result, terminal};
-
-/// Bytes of a weight, its moving average, its gradient and its two moments.
-const BYTES_PER_PARAMETER: usize = 5 * 4;
+use crate::{Error, Result, memory, terminal};
 
 pub(super) fn run(args: &Check, registry: &Registry) -> Result<()> {
     let output = Output::prepare(&batch_file(args)?)?;
@@ -28,8 +25,8 @@ pub(super) fn run(args: &Check, registry: &Registry) -> Result<()> {
     let assets = config.sections.prepare(config.data_dir.as_deref()).map_err(|e| config.locate(e))?;
     let parts = Parts::new(&config, &assets)?;
     let device = args.device.device.open()?;
-    let store = ParamStore::new(DType::F32, &device, Rng::new(config.train.seed));
-    let model = parts.spec.build(&store.root()).map_err(|e| config.locate(e.into()))?;
+    let store = memory::store(&config, &device, &device);
+    let model = parts.spec.build(&store.root()).map_err(|e| memory::explain(e, &config))?;
     let data: Arc<dyn Dataset> = split(&parts, &config, Split::Train)?.into();
     terminal::print(&format!("config    {}: modality {}\n", args.config.display(), config.modality))?;
     terminal::print(&format!("data      {}\n", splits(&parts, &config, data.len())?))?;
@@ -40,7 +37,7 @@ pub(super) fn run(args: &Check, registry: &Registry) -> Result<()> {
     for (stage, seconds) in costs {
         terminal::print(&time(&config.train, stage, seconds, data.len())?)?;
     }
-    terminal::print(&memory(store.count("")))?;
+    terminal::print(&memory_line(store.count("")))?;
     for path in output.write_artifacts(&parts.modality.render(&batch.x, Arrangement::Samples)?)? {
         terminal::print(&format!("batch     {}: {} items of the train split\n", path.display(), batch.size()))?;
     }
@@ -135,18 +132,12 @@ fn time(train: &TrainConfig, stage: Stage, seconds: f64, items: usize) -> Result
     Ok(format!("step      {:.1} ms in stage {}: {whole}\n", 1000.0 * seconds, stage.name()))
 }
 
-fn memory(parameters: usize) -> String {
+fn memory_line(parameters: usize) -> String {
     let megabytes = |bytes: usize| format!("{:.0} MB", bytes as f64 / 1e6);
-    let own = format!("{} of weights, averages, gradients and moments", megabytes(parameters * BYTES_PER_PARAMETER));
-    match peak_memory() {
+    let own =
+        format!("{} of weights, averages, gradients and moments", megabytes(parameters * memory::BYTES_PER_PARAMETER));
+    match memory::peak() {
         Some(bytes) => format!("memory    {} at the peak of these steps, with {own}\n", megabytes(bytes)),
         None => format!("memory    {own}, and the activations of a step\n"),
     }
-}
-
-/// The most memory that this process has held, where the system tells it.
-fn peak_memory() -> Option<usize> {
-    let status = std::fs::read_to_string(Path::new("/proc/self/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    Some(line.trim().strip_suffix("kB")?.trim().parse::<usize>().ok()? * 1024)
 }

@@ -108,11 +108,15 @@ impl<'a> Models<'a> {
         let store = ParamStore::new(DType::F32, &Device::Cpu, Rng::new(config.train.seed).fork("parameters"))
             .limited(self.most_values());
         let parts = Parts::new(config, &Default::default())?;
-        let of_file = |e: lsgm_core::Error| match (e, self.halves().next()) {
-            (lsgm_core::Error::Contract { message, .. }, Some(half)) => Error::usage(format!(
+        let another_model = |half: &Half, message: &str| {
+            Error::usage(format!(
                 "{}: {message}: `args` describe another model than the one whose tensors lie beside them",
                 half.path.display()
-            )),
+            ))
+        };
+        let of_file = |e: lsgm_core::Error| match (e, self.halves().next()) {
+            (lsgm_core::Error::Contract { message, .. }, Some(half)) => another_model(half, &message),
+            (e @ lsgm_core::Error::ModelTooLarge { .. }, Some(half)) => another_model(half, &e.to_string()),
             (e, _) => config.locate(e.into()),
         };
         parts.spec.build(&store.root()).map_err(of_file)?;

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use candle_core::{DType, Device};
-use lsgm_core::{ParamStore, Rng, Split};
+use candle_core::Device;
+use lsgm_core::Split;
 use lsgm_engine::{Outcome, RunDir, Stage, StageSelection, Trainer, format_duration};
 
 use crate::args::{StageArgument, Train};
@@ -15,7 +15,7 @@ use crate::interrupt::StopsTraining;
 use crate::output::Output;
 use crate::registry::Registry;
 use crate::run::{Override, Parts, Run, another_architecture, apply, data_override, stored_config};
-use crate::{Error, Result, terminal};
+use crate::{Error, Result, memory, terminal};
 
 pub(super) fn run(args: &Train, registry: &Registry) -> Result<()> {
     let folder = run_folder(args)?;
@@ -83,7 +83,7 @@ fn begin(args: &Train, folder: &Path, registry: &Registry, device: &Device) -> R
     let config = settle(Tree::read(&args.config)?, args, registry)?;
     let assets = config.sections.prepare(config.data_dir.as_deref()).map_err(|e| config.locate(e))?;
     let parts = Parts::new(&config, &assets)?;
-    check_model(&parts, &config)?;
+    check_model(&parts, &config, device)?;
     let data = training_data(&parts, &config)?;
     let run = RunDir::create(folder)?;
     run.write("config.toml", config.to_toml()?.as_bytes())?;
@@ -144,9 +144,12 @@ fn settle(mut tree: Tree, args: &Train, registry: &Registry) -> Result<Config> {
 }
 
 /// The prior's values can be checked only against the latents of the autoencoder, so the model is built once and dropped.
-fn check_model(parts: &Parts, config: &Config) -> Result<()> {
-    let store = ParamStore::new(DType::F32, &Device::Cpu, Rng::new(0));
-    parts.spec.build(&store.root()).map(drop).map_err(|e| config.locate(e.into()))
+fn check_model(parts: &Parts, config: &Config, device: &Device) -> Result<()> {
+    parts
+        .spec
+        .build(&memory::store(config, &Device::Cpu, device).root())
+        .map(drop)
+        .map_err(|e| memory::explain(e, config))
 }
 
 fn training_data(parts: &Parts, config: &Config) -> Result<Arc<dyn lsgm_core::Dataset>> {

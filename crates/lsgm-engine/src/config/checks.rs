@@ -7,6 +7,13 @@ pub(super) fn at_least(key: &str, value: usize, least: usize) -> Result<()> {
     if value < least { Err(Error::config(key, format!("{value} is too small: give at least {least}"))) } else { Ok(()) }
 }
 
+/// The number of items in a batch: a slip of the hand would ask for more memory than a machine has.
+pub(super) fn batch(key: &str, items: usize) -> Result<()> {
+    const MOST: usize = 1 << 20;
+    at_least(key, items, 1)?;
+    if items > MOST { Err(Error::config(key, format!("{items} is too large: give at most {MOST}"))) } else { Ok(()) }
+}
+
 /// A finite number above 0.
 pub(super) fn positive(key: &str, value: f64) -> Result<()> {
     if value.is_finite() && value > 0.0 {

@@ -2,7 +2,7 @@ use lsgm_core::Result;
 use lsgm_prior::{OdeOptions, Trace};
 use serde::{Deserialize, Serialize};
 
-use super::checks::{at_least, positive};
+use super::checks::{at_least, batch, positive};
 
 /// Section `[evaluate]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -73,7 +73,7 @@ impl EvaluateConfig {
     /// # Errors
     /// [`Error::Config`](lsgm_core::Error::Config) with the full key of the first value that cannot be used.
     pub fn validate(&self) -> Result<()> {
-        at_least("evaluate.batch_size", self.batch_size, 1)?;
+        batch("evaluate.batch_size", self.batch_size)?;
         at_least("evaluate.time_samples", self.time_samples, 1)?;
         at_least("evaluate.ode_probes", self.ode_probes, 1)?;
         at_least("evaluate.iw_samples", self.iw_samples, 1)?;

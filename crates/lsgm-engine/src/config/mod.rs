@@ -11,7 +11,7 @@ use lsgm_core::{Error, Result};
 use lsgm_nn::Precision;
 use serde::{Deserialize, Serialize};
 
-use self::checks::{at_least, share};
+use self::checks::{at_least, batch, share};
 pub use self::evaluate::EvaluateConfig;
 pub use self::sample::SampleConfig;
 pub use self::stages::{LsgmStage, StageBudget, VaeStage};
@@ -79,7 +79,7 @@ impl TrainConfig {
     /// # Errors
     /// [`Error::Config`] with the full key of the first value that cannot be used.
     pub fn validate(&self) -> Result<()> {
-        at_least("train.batch_size", self.batch_size, 1)?;
+        batch("train.batch_size", self.batch_size)?;
         at_least("train.accumulate", self.accumulate, 1)?;
         if self.accumulate > self.batch_size {
             let message = format!("a batch of {} items has no {} parts", self.batch_size, self.accumulate);

@@ -3,7 +3,7 @@ use lsgm_prior::solvers::{Grid, Solver, SolverConfig};
 use lsgm_prior::{Guidance, Prior, PriorConfig, Sde};
 use serde::{Deserialize, Serialize};
 
-use super::checks::{at_least, not_negative, positive};
+use super::checks::{batch, not_negative, positive};
 
 /// Section `[sample]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -78,7 +78,7 @@ impl SampleConfig {
     /// # Errors
     /// [`Error::Config`] with the full key of the first value that cannot be used.
     pub fn validate(&self) -> Result<()> {
-        at_least("sample.batch_size", self.batch_size, 1)?;
+        batch("sample.batch_size", self.batch_size)?;
         self.solver().validate("sample")?;
         // Interpolations follow the ODE whatever the solver.
         positive("sample.tolerance", self.tolerance)?;

@@ -320,6 +320,10 @@ impl LsgmStage {
     }
 
     fn check_algorithm(&self) -> Result<()> {
+        let likelihood = || {
+            let names = Weighting::ALL.iter().filter(|w| w.is_likelihood()).map(|w| format!("`{}`", w.name()));
+            names.collect::<Vec<_>>().join(", ")
+        };
         if !(1..=3).contains(&self.algorithm) {
             return Err(Error::config(
                 "train.lsgm.algorithm",
@@ -327,11 +331,15 @@ impl LsgmStage {
             ));
         }
         if self.algorithm == 1 && !self.prior_only && !self.weighting.is_likelihood() {
-            let message = "algorithm 1 needs a likelihood weighting, `ll-iw`, `ll-angle`, `ll-clusters` or `ll-uniform`; algorithms 2 and 3 take any";
+            let message =
+                format!("algorithm 1 needs a likelihood weighting, {}; algorithms 2 and 3 take any", likelihood());
             return Err(Error::config("train.lsgm.weighting", message));
         }
         if !self.encoder_weighting.is_likelihood() {
-            let message = "the encoder needs a likelihood weighting, `ll-iw`, `ll-angle`, `ll-clusters` or `ll-uniform`: with another it drifts from the posterior";
+            let message = format!(
+                "the encoder needs a likelihood weighting, {}: with another it drifts from the posterior",
+                likelihood()
+            );
             return Err(Error::config("train.lsgm.encoder_weighting", message));
         }
         if self.averaged_prior && self.algorithm != 3 {
