@@ -70,32 +70,42 @@ fn an_evaluation_is_a_table_and_json() {
     assert_eq!(numbers(&table), numbers(&again), "an evaluation repeats");
 }
 
-/// The items of a data set that draws them are the same for every model, so that their bounds can be paired.
 #[test]
 fn two_evaluations_are_compared_item_by_item() {
     let bench = Bench::trained();
-    bench.lsgm("evaluate run --limit 30 --bound nelbo --items a.csv --json a.json").succeeds();
-    let csv = std::fs::read_to_string(bench.path("a.csv")).unwrap();
-    let nelbo: Vec<f64> = csv.lines().skip(1).map(|line| line.split(',').nth(1).unwrap().parse().unwrap()).collect();
+    let of = |line: &str| bench.lsgm(&format!("evaluate run --bound nelbo {line}"));
     let json = |name: &str| -> Value { serde_json::from_slice(&std::fs::read(bench.path(name)).unwrap()).unwrap() };
     let mean = |report: &Value, name: &str| report[name]["mean"].as_f64().unwrap();
-    assert_eq!(nelbo.len(), 30);
-    assert!((nelbo.iter().sum::<f64>() / 30.0 - mean(&json("a.json"), "nelbo")).abs() < 1e-5);
+    of("--limit 30 --items a.csv --json a.json").succeeds();
+    let csv = std::fs::read_to_string(bench.path("a.csv")).unwrap();
+    let rows: Vec<Vec<&str>> = csv.lines().skip(1).map(|line| line.split(',').collect()).collect();
+    let numbers = |row: &[&str]| row[1..].iter().map(|n| n.parse::<f64>().unwrap()).collect::<Vec<_>>();
+    assert_eq!(rows.len(), 30);
+    let total: f64 = rows.iter().map(|row| numbers(row)[0]).sum();
+    assert!((total / 30.0 - mean(&json("a.json"), "nelbo")).abs() < 1e-5);
+    assert!(rows.iter().all(|row| (numbers(row)[0] - numbers(row)[2..].iter().sum::<f64>()).abs() < 1e-4), "{csv}");
     assert!(json("a.json")["nelbo_difference"].is_null());
 
     // More times for each item: the same items with less noise.
-    let line = "evaluate run --limit 30 --bound nelbo --set evaluate.time_samples=20 --against a.csv --json b.json";
-    let table = bench.lsgm(line).succeeds().stdout;
+    let table = of("--limit 30 --set evaluate.time_samples=20 --against a.csv --json b.json").succeeds().stdout;
     assert!(table.contains("nelbo_difference"), "{table}");
     let (first, second) = (json("a.json"), json("b.json"));
     assert!((mean(&second, "nelbo_difference") - (mean(&second, "nelbo") - mean(&first, "nelbo"))).abs() < 1e-5);
     let paired = second["nelbo_difference"]["stderr"].as_f64().unwrap();
     assert!(paired > 0.0 && paired < second["nelbo"]["stderr"].as_f64().unwrap(), "{paired}: pairs vary less");
 
-    let of = |line: &str| bench.lsgm(&format!("evaluate run {line}"));
+    // The training split draws its items anew each time, but not from what the model draws from.
+    of("--limit 30 --split train --items train.csv").succeeds();
+    of("--limit 30 --split train --set evaluate.time_samples=3 --against train.csv").succeeds();
+    of("--limit 30 --split train --set evaluate.seed=5 --against train.csv")
+        .fails(2, &["train.csv: its item", "another"]);
+    of("--limit 30 --against train.csv").fails(2, &["train.csv: its item 0 is another one"]);
+
     of("--limit 20 --against a.csv").fails(2, &["a.csv: it has 30 items, and 20 are to be evaluated"]);
-    bench.write("odd.csv", "item,nelbo\n0,81.5\n1,much\n");
+    bench.write("odd.csv", "item,nelbo,more\n0,81.5\n1,much\n");
     of("--limit 2 --against odd.csv").fails(2, &["odd.csv, line 3: `much` is not a number"]);
+    bench.write("odd.csv", "{}");
+    of("--limit 2 --against odd.csv").fails(2, &["odd.csv, line 1"]);
     of("--limit 2 --against absent.csv").fails(2, &["absent.csv: there is no such file"]);
 }
 

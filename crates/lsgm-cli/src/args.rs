@@ -311,7 +311,7 @@ pub(crate) struct Evaluate {
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
 
-    /// Write the bounds of each item to this file, as CSV in nats
+    /// Write the NELBO of each item and its terms to this file, as CSV in nats
     #[arg(long, value_name = "FILE")]
     pub(crate) items: Option<PathBuf>,
 

@@ -22,7 +22,7 @@ pub struct Estimate {
 }
 
 impl Estimate {
-    /// The mean of values in nats, one for each item.
+    /// The mean of values in nats, one for each item, and its standard error; not a number without a value.
     pub fn nats(values: &[f64]) -> Self {
         let n = values.len() as f64;
         let mean = values.iter().sum::<f64>() / n;
@@ -106,10 +106,12 @@ pub struct Evaluation {
     pub items: ItemBounds,
 }
 
-/// Bounds and their terms for each item, in nats and in the order of the split. Two models that are evaluated with the same
-/// seed see the same items, drawn alike where a data set draws them, so that their differences can be paired.
+/// The NELBO and its terms for each item, in nats and in the order of the split. Two models that are evaluated with the same
+/// seed on the same data, whose seed counts where it draws items, see the same items: their differences can be paired.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct ItemBounds {
+    /// A number that is another one for another item.
+    pub digest: Vec<u64>,
     /// [`Evaluation::nelbo`].
     pub nelbo: Vec<f64>,
     /// [`Evaluation::nelbo_normal_prior`].
@@ -120,11 +122,14 @@ pub struct ItemBounds {
     pub cross_entropy: Vec<f64>,
     /// [`Evaluation::neg_entropy`].
     pub neg_entropy: Vec<f64>,
+    /// KL divergence of latents outside the score-based prior; `nelbo` is the sum of the last four.
+    pub side_kl: Vec<f64>,
 }
 
 /// Terms of the bounds for each item, in nats.
 #[derive(Default)]
 struct Terms {
+    digest: Vec<u64>,
     reconstruction: Vec<f64>,
     neg_entropy: Vec<f64>,
     /// `log q(z0 | x)` of the sample that the ODE is given.
@@ -187,6 +192,7 @@ pub fn evaluate(
 impl Terms {
     /// Add the terms of a batch; returns the posterior sample.
     fn add(&mut self, model: &Model, x: &Tensor, config: &EvaluateConfig, rng: &mut Rng) -> Result<Tensor> {
+        self.digest.extend(digests(x)?);
         let mut pass = Pass::eval(rng);
         let (posterior, likelihood) = model.autoencoder.reconstruct(x, &mut pass)?;
         self.posterior.add(&posterior)?;
@@ -243,11 +249,13 @@ impl Terms {
             iw,
             seconds: clock.elapsed().as_secs_f64(),
             items: ItemBounds {
+                digest: self.digest,
                 nelbo,
                 nelbo_normal_prior: normal,
                 reconstruction: self.reconstruction,
                 cross_entropy: self.cross_entropy,
                 neg_entropy: self.neg_entropy,
+                side_kl: self.side_kl,
             },
         })
     }
@@ -328,6 +336,13 @@ fn alpha(model: &Model) -> Result<Alpha> {
         min: values.iter().copied().fold(f64::INFINITY, f64::min),
         max: values.iter().copied().fold(f64::NEG_INFINITY, f64::max),
     })
+}
+
+/// The FNV-1a hash of each item of `x` `[B, ..]`.
+fn digests(x: &Tensor) -> Result<Vec<u64>> {
+    let rows = x.flatten_from(1)?.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.to_vec2::<f32>()?;
+    let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    Ok(rows.iter().map(|row| row.iter().flat_map(|v| v.to_le_bytes()).fold(0xcbf2_9ce4_8422_2325, step)).collect())
 }
 
 /// Append the values of a tensor `[B]`.

@@ -13,7 +13,23 @@ fn all() -> Vec<Case> {
     all.extend(cases::large());
     all.extend(pixels::cases());
     all.extend(kinks());
+    all.push(cross_entropy_of_components());
     all
+}
+
+/// The cross entropy of components leaves features and factors alone, so that it has no central differences.
+fn cross_entropy_of_components() -> Case {
+    let inputs = vec![normal(1, (2, 5, 7)), normal(2, (2, 3, 7)), normal(3, (2, 5, 3))];
+    let (others, shared) = (normal(4, (2, 5, 7)), normal(5, (3, 7)));
+    Case {
+        name: "expected_factors and a cross entropy".to_owned(),
+        inputs,
+        f: Box::new(move |t| {
+            let targets = [&others.to_dtype(t[0].dtype())?, &shared.to_dtype(t[0].dtype())?];
+            let (y, loss) = ops::expected_factors(&t[0], &t[1], &t[2], Some(targets))?;
+            Ok(Tensor::cat(&[&y, &loss.expect("there are targets").unsqueeze(2)?], 2)?)
+        }),
+    }
 }
 
 /// Functions where formulas change: at zero, beyond the range of `exp`, and the norm of a row of zeros.

@@ -311,6 +311,67 @@ fn snake_is_its_formula_far_from_zero_too() {
 }
 
 #[test]
+fn conditions_of_an_item_shift_and_scale_its_rows() {
+    for (batch, rows, width) in [(1, 1, 3), (3, 5, 7), (2, 9, 40)] {
+        let (x, branch) = (normal(1, (batch, rows, width)), normal(2, (batch, rows, width)));
+        let (scale, shift) = (normal(3, (batch, 1, width)), normal(4, (batch, 1, width)));
+        let of_item = |t: &Tensor, row: usize, d: usize| values(t)[row / rows * width + d];
+        let (mut normed, mut summed) = (Vec::new(), Vec::new());
+        for row in 0..batch * rows {
+            let line = &values(&x)[row * width..][..width];
+            let (mean, variance) = plain::mean_and_variance(line);
+            for (d, v) in line.iter().enumerate() {
+                let normal = (v - mean) / (variance + 1e-3).sqrt();
+                normed.push(normal * (1.0 + of_item(&scale, row, d)) + of_item(&shift, row, d));
+                summed.push(v + values(&branch)[row * width + d] * of_item(&scale, row, d));
+            }
+        }
+        check(&tensor(normed, x.shape()), &[&x, &scale, &shift], |t| {
+            ops::modulated_layer_norm(&t[0], &t[1], &t[2], 1e-3).unwrap()
+        });
+        check(&tensor(summed, x.shape()), &[&x, &branch, &scale], |t| ops::gated_sum(&t[0], &t[1], &t[2]).unwrap());
+    }
+}
+
+#[test]
+fn components_are_weighted_by_the_softmax_of_their_products() {
+    for (batch, rows, components, width) in [(1, 1, 1, 1), (2, 5, 3, 7), (2, 35, 6, 4)] {
+        let (features, factors) = (normal(1, (batch, rows, width)), normal(2, (batch, components, width)));
+        let context = normal(3, (batch, rows, components));
+        let (others, shared) = (normal(4, (batch, rows, width)), normal(5, (components, width)));
+        let product = |a: &Tensor, i: usize, b: &Tensor, k: usize| -> f64 {
+            (0..width).map(|d| values(a)[i * width + d] * values(b)[k * width + d]).sum()
+        };
+        let (mut shares, mut expected, mut entropies) = (Vec::new(), Vec::new(), Vec::new());
+        for row in 0..batch * rows {
+            let first = row / rows * components;
+            let guess: Vec<f64> = (0..components).map(|k| product(&features, row, &factors, first + k)).collect();
+            let told: Vec<f64> = guess.iter().zip(&values(&context)[row * components..]).map(|(g, c)| g + c).collect();
+            let target =
+                plain::softmax(&(0..components).map(|k| product(&others, row, &shared, k)).collect::<Vec<_>>());
+            let p = plain::softmax(&told);
+            let mean =
+                |d: usize| p.iter().enumerate().map(|(k, p)| p * values(&factors)[(first + k) * width + d]).sum();
+            expected.extend((0..width).map(mean).collect::<Vec<f64>>());
+            entropies.push(-target.iter().zip(&p).map(|(r, p)| r * p.ln()).sum::<f64>());
+            shares.extend(plain::softmax(&guess));
+        }
+        let (expected, entropies) = (tensor(expected, features.shape()), tensor(entropies, (batch, rows, 1)));
+        check(&tensor(shares, context.shape()), &[&features, &factors], |t| {
+            ops::component_shares(&t[0], &t[1]).unwrap()
+        });
+        check(&expected, &[&features, &factors, &context], |t| {
+            ops::expected_factors(&t[0], &t[1], &t[2], None).unwrap().0
+        });
+        let inputs = [&features, &factors, &context, &others, &shared];
+        check(&Tensor::cat(&[expected.clone(), entropies], 2).unwrap(), &inputs, |t| {
+            let (y, loss) = ops::expected_factors(&t[0], &t[1], &t[2], Some([&t[3], &t[4]])).unwrap();
+            Tensor::cat(&[&y, &loss.unwrap().unsqueeze(2).unwrap()], 2).unwrap()
+        });
+    }
+}
+
+#[test]
 fn diffused_gaussians_are_the_factors_of_their_logarithms() {
     let (means, logs, shares) = (normal(1, (5, 9)), normal(2, (5, 9)), normal(3, 5));
     let moments = [(1.0, 0.0), (0.6, 0.64)];

@@ -27,7 +27,8 @@ pub enum Weighting {
     LlAngle,
     /// Likelihood weighting, `cos³ φ` with `φ = arctan(σ_t / m_t)` uniform: for latents in clusters (the `mixture` network).
     /// Which cluster a latent belongs to is in doubt around `φ` = 30°, and there alone has the network something to learn:
-    /// below the latent says it, above nothing does.
+    /// below the latent says it, above nothing does. A network whose error does not vanish towards 90° has rare, very large
+    /// gradients under it. For `sub-vpsde` the angles of both weightings are those of the VPSDE with the same β.
     #[serde(alias = "ll_clusters")]
     LlClusters,
     /// Unweighted, uniform `t` (`drop_all_uniform` of the published code).

@@ -316,9 +316,14 @@ fn the_cross_entropy_of_another_gaussian_is_unbiased_for_every_weighting() {
         let ends = spread(t_eps).ln() + sde.variance(1.0).ln() - spread(1.0).ln();
         let expected = 50.0 * (1.0 + LOG_2PI + ends);
         let z0 = (normal(&shape.dims(n), 7) * v.sqrt()).unwrap();
-        for weighting in
-            [Weighting::LlIw, Weighting::LlUniform, Weighting::LlAngle, Weighting::UnIw, Weighting::UnUniform]
-        {
+        for weighting in [
+            Weighting::LlIw,
+            Weighting::LlUniform,
+            Weighting::LlAngle,
+            Weighting::LlClusters,
+            Weighting::UnIw,
+            Weighting::UnUniform,
+        ] {
             if !weighting.is_defined_for(&sde) {
                 continue;
             }

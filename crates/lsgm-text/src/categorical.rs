@@ -61,9 +61,11 @@ pub(crate) fn draw(logits: &Tensor, temperature: f64, rng: &mut Rng) -> Result<T
 /// computed where `x` is, so that a step on a GPU waits for nothing.
 pub(crate) fn counted(x: &Tensor, end: Option<u32>) -> Result<Tensor> {
     let Some(end) = end else { return Ok(Tensor::ones(x.dims(), DType::U8, x.device())?) };
-    let ends = x.eq(end)?.to_dtype(DType::F32)?;
-    let before = (ends.cumsum(D::Minus1)? - &ends)?;
-    Ok(before.lt(0.5f32)?)
+    let length = x.dim(D::Minus1)? as u32;
+    let places = Tensor::arange(0, length, x.device())?.broadcast_as(x.dims())?.contiguous()?;
+    let nowhere = Tensor::full(length, x.dims(), x.device())?;
+    let first = x.eq(end)?.where_cond(&places, &nowhere)?.min_keepdim(D::Minus1)?;
+    Ok(places.broadcast_le(&first)?)
 }
 
 /// The same tokens with nothing but ends behind the first end: the one form in which a text is an item.

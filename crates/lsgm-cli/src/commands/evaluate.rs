@@ -33,7 +33,7 @@ pub(super) fn run(args: &Evaluate, registry: &Registry) -> Result<()> {
 #[derive(Debug, Default)]
 pub(super) struct Destinations {
     pub(super) json: Option<Output>,
-    /// For the bounds of each item.
+    /// For the NELBO of each item.
     pub(super) items: Option<Output>,
     /// What they are compared with.
     pub(super) against: Option<Others>,
@@ -82,12 +82,14 @@ pub(super) fn measure(
     drop(progress);
     let modality = run.config.modality.as_str();
     let measures = measures::gather(run, split, dir, &evaluation)?;
+    // Other items are no reason to lose what was found.
+    let difference = wanted.against.as_ref().map(|others| others.difference(&evaluation.items));
     let report = Report {
         version: env!("CARGO_PKG_VERSION"),
         modality,
         split,
         evaluation: &evaluation,
-        nelbo_difference: wanted.against.as_ref().map(|others| others.difference(&evaluation.items)),
+        nelbo_difference: difference.as_ref().and_then(|d| d.as_ref().ok()).copied(),
         measures: &measures,
     };
     if let Some(output) = &wanted.items {
@@ -99,5 +101,6 @@ pub(super) fn measure(
         text.push(b'\n');
         output.write(&text)?;
     }
-    terminal::print(&table(&report))
+    terminal::print(&table(&report))?;
+    difference.transpose().map(drop)
 }

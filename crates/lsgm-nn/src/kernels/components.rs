@@ -82,10 +82,15 @@ impl Sizes {
     }
 
     /// Add what the gradient `d` of logits says of the factors, and write what it says of the features.
-    fn logits_gradients<T: Float>(&self, [features, factors]: [&[T]; 2], d: &[T], [df, dk]: [&mut [T]; 2]) {
+    fn logits_gradients<T: Float>(
+        &self,
+        [features, factors]: [&[T]; 2],
+        d: &[T],
+        [of_features, of_factors]: [&mut [T]; 2],
+    ) {
         let (rows, k, w) = (features.len() / self.width, self.components, self.width);
-        gemm(k, w, rows, Mat::rows(d, k).t(), Mat::rows(features, w), dk, w, true);
-        gemm(rows, w, k, Mat::rows(d, k), Mat::rows(factors, w), df, w, false);
+        gemm(k, w, rows, Mat::rows(d, k).t(), Mat::rows(features, w), of_factors, w, true);
+        gemm(rows, w, k, Mat::rows(d, k), Mat::rows(factors, w), of_features, w, false);
     }
 }
 
@@ -117,14 +122,14 @@ pub(crate) fn shares_gradients<T: Float>(
         .zip(of_factors.par_chunks_mut(s.factors()))
         .zip(features.par_chunks(s.item()).zip(factors.par_chunks(s.factors())))
         .zip(shares.par_chunks(all).zip(g.par_chunks(all)))
-        .for_each(|(((df, dk), (features, factors)), (shares, g))| {
+        .for_each(|(((of_features, of_factors), (features, factors)), (shares, g))| {
             let mut d = uninit(ROWS.min(s.rows) * s.components);
-            let blocks = df.chunks_mut(ROWS * s.width).zip(features.chunks(ROWS * s.width));
+            let blocks = of_features.chunks_mut(ROWS * s.width).zip(features.chunks(ROWS * s.width));
             let of_blocks = shares.chunks(ROWS * s.components).zip(g.chunks(ROWS * s.components));
-            for ((df, features), (shares, g)) in blocks.zip(of_blocks) {
+            for ((of_features, features), (shares, g)) in blocks.zip(of_blocks) {
                 let d = &mut d[..shares.len()];
                 softmax_gradient_rows(shares, g, s.components, d);
-                s.logits_gradients([features, factors], d, [df, &mut *dk]);
+                s.logits_gradients([features, factors], d, [of_features, &mut *of_factors]);
             }
         });
     [of_features, of_factors]
@@ -169,22 +174,22 @@ impl<T: Float> Block<'_, T> {
     }
 
     /// Gradients of features (written), factors (added) and context (written).
-    fn backward(&self, s: &Sizes, gy: &[T], [df, dk, dc]: [&mut [T]; 3]) {
+    fn backward(&self, s: &Sizes, gy: &[T], [of_features, of_factors, of_context]: [&mut [T]; 3]) {
         let (rows, k, w) = (self.rows(s), s.components, s.width);
         let columns = gy.len() / rows;
         let mut p = self.logits(s);
         s.normalise(&mut p);
         let mut other = uninit(p.len());
         gemm(rows, k, w, Mat::rows(gy, columns), Mat::rows(self.factors, w).t(), &mut other, k, false);
-        gemm(k, w, rows, Mat::rows(&p, k).t(), Mat::rows(gy, columns), dk, w, true);
-        softmax_gradient_rows(&p, &other, k, dc);
-        s.logits_gradients([self.features, self.factors], dc, [df, dk]);
+        gemm(k, w, rows, Mat::rows(&p, k).t(), Mat::rows(gy, columns), of_factors, w, true);
+        softmax_gradient_rows(&p, &other, k, of_context);
+        s.logits_gradients([self.features, self.factors], of_context, [of_features, of_factors]);
         let Some([features, factors]) = self.targets else { return };
         // The cross entropy is a matter of the context alone.
         s.softmax(features, factors, &mut other);
-        let of_rows = dc.chunks_exact_mut(k).zip(p.chunks_exact(k)).zip(other.chunks_exact(k));
-        for (((dc, p), r), gy) in of_rows.zip(gy.chunks_exact(columns)) {
-            add_difference(dc, p, r, gy[w]);
+        let of_rows = of_context.chunks_exact_mut(k).zip(p.chunks_exact(k)).zip(other.chunks_exact(k));
+        for (((of_context, p), r), gy) in of_rows.zip(gy.chunks_exact(columns)) {
+            add_difference(of_context, p, r, gy[w]);
         }
     }
 }
@@ -242,10 +247,10 @@ pub(crate) fn expected_gradients<T: Float>(
         .zip(of_context.par_chunks_mut(s.rows * s.components))
         .zip(gy.par_chunks(s.rows * columns))
         .enumerate()
-        .for_each(|(i, (((df, dk), dc), gy))| {
-            let blocks = df.chunks_mut(ROWS * s.width).zip(dc.chunks_mut(ROWS * s.components));
-            for (j, ((df, dc), gy)) in blocks.zip(gy.chunks(ROWS * columns)).enumerate() {
-                block(s, inputs, targets, i, j).backward(s, gy, [df, &mut *dk, dc]);
+        .for_each(|(i, (((of_features, of_factors), of_context), gy))| {
+            let blocks = of_features.chunks_mut(ROWS * s.width).zip(of_context.chunks_mut(ROWS * s.components));
+            for (j, ((of_features, of_context), gy)) in blocks.zip(gy.chunks(ROWS * columns)).enumerate() {
+                block(s, inputs, targets, i, j).backward(s, gy, [of_features, &mut *of_factors, of_context]);
             }
         });
     [of_features, of_factors, of_context]

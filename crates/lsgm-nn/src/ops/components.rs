@@ -4,7 +4,7 @@ use candle_core::{D, DType, Shape, Tensor};
 use lsgm_core::Result;
 
 use super::composed;
-use super::custom::{Op, View, apply2, apply3, fault, has_kernel};
+use super::custom::{Op, View, apply2, apply3, fault, has_kernel, keep};
 use crate::kernels::Float;
 use crate::kernels::components::{Sizes, Targets, expected, expected_gradients, shares, shares_gradients};
 
@@ -38,13 +38,15 @@ pub fn expected_factors(
 ) -> Result<(Tensor, Option<Tensor>)> {
     let op = "expected_factors";
     let s = sizes(op, features, factors)?;
+    let fitting = format!("beside features {:?} and factors {:?}", features.dims(), factors.dims());
     if context.dims() != [features.dim(0)?, s.rows, s.components] {
-        return Err(fault(op, format!("a context {:?} for {s:?}", context.dims())));
+        return Err(fault(op, format!("context {:?} must be [B, L, K] {fitting}", context.dims())));
     }
     if let Some([others, shared]) = targets
         && (others.dims() != features.dims() || shared.dims() != [s.components, s.width])
     {
-        return Err(fault(op, format!("targets {:?} and {:?} for {s:?}", others.dims(), shared.dims())));
+        let (others, shared) = (others.dims(), shared.dims());
+        return Err(fault(op, format!("targets {others:?} and {shared:?} must be [B, L, W] and [K, W] {fitting}")));
     }
     if !has_kernel(features) {
         return composed::expected_factors(features, factors, context, targets);
@@ -90,8 +92,7 @@ impl Op<2> for Shares {
         gy: &[T],
         needed: [bool; 2],
     ) -> [Option<Vec<T>>; 2] {
-        let [of_features, of_factors] = shares_gradients(&self.0, [features.data, factors.data], y.data, gy);
-        [needed[0].then_some(of_features), needed[1].then_some(of_factors)]
+        keep(needed, shares_gradients(&self.0, [features.data, factors.data], y.data, gy))
     }
 }
 
@@ -123,8 +124,6 @@ impl Op<3> for Expected {
         gy: &[T],
         needed: [bool; 3],
     ) -> [Option<Vec<T>>; 3] {
-        let gradients = expected_gradients(&self.sizes, inputs.map(|v| v.data), self.targets().as_ref(), gy);
-        let mut needed = needed.into_iter();
-        gradients.map(|g| needed.next().unwrap_or(false).then_some(g))
+        keep(needed, expected_gradients(&self.sizes, inputs.map(|v| v.data), self.targets().as_ref(), gy))
     }
 }

@@ -37,6 +37,12 @@ pub(crate) trait Op<const N: usize>: Send + Sync + 'static {
     ) -> [Option<Vec<T>>; N];
 }
 
+/// The gradients that someone needs.
+pub(crate) fn keep<T, const N: usize>(needed: [bool; N], gradients: [Vec<T>; N]) -> [Option<Vec<T>>; N] {
+    let mut needed = needed.into_iter();
+    gradients.map(|g| needed.next().unwrap_or(false).then_some(g))
+}
+
 /// An error of op `op`: what is wrong with which shapes.
 pub(crate) fn fault(op: &str, message: impl std::fmt::Display) -> Error {
     Error::Tensor(candle_core::Error::Msg(format!("{op}: {message}")))

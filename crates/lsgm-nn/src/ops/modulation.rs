@@ -7,7 +7,7 @@ use candle_core::{Shape, Tensor};
 use lsgm_core::Result;
 
 use super::composed;
-use super::custom::{Op, View, apply3, fault, has_kernel};
+use super::custom::{Op, View, apply3, fault, has_kernel, keep};
 use crate::kernels::Float;
 use crate::kernels::gate::{add_gated, add_gated_gradients};
 use crate::kernels::norm::{Moments, Rows, modulated_backward, modulated_forward};
@@ -74,7 +74,7 @@ impl Op<3> for ModulatedNorm {
         needed: [bool; 3],
     ) -> [Option<Vec<T>>; 3] {
         let g = modulated_backward(&self.sizes, x.data, scale.data, self.saved.get_or_init(Vec::new), gy);
-        [needed[0].then_some(g.x), needed[1].then_some(g.gamma), needed[2].then_some(g.beta)]
+        keep(needed, [g.x, g.gamma, g.beta])
     }
 }
 

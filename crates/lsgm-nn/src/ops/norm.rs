@@ -7,7 +7,7 @@ use lsgm_core::Result;
 use serde::{Deserialize, Serialize};
 
 use super::composed;
-use super::custom::{Op, View, apply2, apply3, fault, has_kernel};
+use super::custom::{Op, View, apply2, apply3, fault, has_kernel, keep};
 use crate::kernels::Float;
 use crate::kernels::norm::{
     Groups, Moments, Rows, channel_backward, channel_forward, channel_moments, group_backward, group_forward,
@@ -181,12 +181,6 @@ impl Op<3> for GroupNorm {
         let g = group_backward(&self.sizes, x.data, gamma.data, beta.data, saved, gy);
         keep(needed, [g.x, g.gamma, g.beta])
     }
-}
-
-/// The gradients that someone needs.
-fn keep<T, const N: usize>(needed: [bool; N], gradients: [Vec<T>; N]) -> [Option<Vec<T>>; N] {
-    let mut needed = needed.into_iter();
-    gradients.map(|g| needed.next().unwrap_or(false).then_some(g))
 }
 
 struct RowNorm {

@@ -34,8 +34,8 @@ pub(crate) fn expected_factors(
     let guess = features.contiguous()?.matmul(&factors.t()?.contiguous()?)?;
     let expected = softmax(&(&guess + context)?)?.matmul(&factors.contiguous()?)?;
     let Some([features, factors]) = targets else { return Ok((expected, None)) };
-    let factors = factors.unsqueeze(0)?.broadcast_as((features.dim(0)?, factors.dim(0)?, factors.dim(1)?))?;
-    let shares = component_shares(features, &factors)?.detach();
+    let rows = features.contiguous()?.flatten(0, 1)?;
+    let shares = softmax(&rows.matmul(&factors.t()?.contiguous()?)?)?.reshape(context.shape())?.detach();
     let told = log_softmax(&(guess.detach() + context)?)?;
     Ok((expected, Some((shares * told)?.sum(D::Minus1)?.neg()?)))
 }
