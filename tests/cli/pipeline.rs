@@ -73,24 +73,28 @@ fn an_evaluation_is_a_table_and_json() {
 #[test]
 fn two_evaluations_are_compared_item_by_item() {
     let bench = Bench::trained();
-    let of = |line: &str| bench.lsgm(&format!("evaluate run --bound nelbo {line}"));
+    let of = |line: &str| bench.lsgm(&format!("evaluate run --set evaluate.ode_items=4 {line}"));
     let json = |name: &str| -> Value { serde_json::from_slice(&std::fs::read(bench.path(name)).unwrap()).unwrap() };
     let mean = |report: &Value, name: &str| report[name]["mean"].as_f64().unwrap();
     of("--limit 30 --items a.csv --json a.json").succeeds();
     let csv = std::fs::read_to_string(bench.path("a.csv")).unwrap();
     let rows: Vec<Vec<&str>> = csv.lines().skip(1).map(|line| line.split(',').collect()).collect();
-    let numbers = |row: &[&str]| row[1..].iter().map(|n| n.parse::<f64>().unwrap()).collect::<Vec<_>>();
+    // Behind the first four items the place of the ODE's bound is empty.
+    let numbers = |row: &[&str]| row[1..].iter().map(|n| n.parse().unwrap_or(f64::NAN)).collect::<Vec<f64>>();
+    assert_eq!(rows.iter().filter(|row| !row[2].is_empty()).count(), 4);
     assert_eq!(rows.len(), 30);
     let total: f64 = rows.iter().map(|row| numbers(row)[0]).sum();
     assert!((total / 30.0 - mean(&json("a.json"), "nelbo")).abs() < 1e-5);
-    assert!(rows.iter().all(|row| (numbers(row)[0] - numbers(row)[2..].iter().sum::<f64>()).abs() < 1e-4), "{csv}");
+    assert!(rows.iter().all(|row| (numbers(row)[0] - numbers(row)[3..].iter().sum::<f64>()).abs() < 1e-4), "{csv}");
     assert!(json("a.json")["nelbo_difference"].is_null());
 
     // More times for each item: the same items with less noise.
     let table = of("--limit 30 --set evaluate.time_samples=20 --against a.csv --json b.json").succeeds().stdout;
-    assert!(table.contains("nelbo_difference"), "{table}");
+    assert!(table.contains("nelbo_difference") && table.contains("nelbo_ode_difference"), "{table}");
     let (first, second) = (json("a.json"), json("b.json"));
     assert!((mean(&second, "nelbo_difference") - (mean(&second, "nelbo") - mean(&first, "nelbo"))).abs() < 1e-5);
+    let ode = |report: &Value| report["ode"]["nelbo_ode"]["mean"].as_f64().unwrap();
+    assert!((mean(&second, "nelbo_ode_difference") - (ode(&second) - ode(&first))).abs() < 1e-5);
     let paired = second["nelbo_difference"]["stderr"].as_f64().unwrap();
     assert!(paired > 0.0 && paired < second["nelbo"]["stderr"].as_f64().unwrap(), "{paired}: pairs vary less");
 
@@ -102,7 +106,7 @@ fn two_evaluations_are_compared_item_by_item() {
     of("--limit 30 --against train.csv").fails(2, &["train.csv: its item 0 is another one"]);
 
     of("--limit 20 --against a.csv").fails(2, &["a.csv: it has 30 items, and 20 are to be evaluated"]);
-    bench.write("odd.csv", "item,nelbo,more\n0,81.5\n1,much\n");
+    bench.write("odd.csv", "item,nelbo,nelbo_ode,more\n0,81.5,,\n1,much,,\n");
     of("--limit 2 --against odd.csv").fails(2, &["odd.csv, line 3: `much` is not a number"]);
     bench.write("odd.csv", "{}");
     of("--limit 2 --against odd.csv").fails(2, &["odd.csv, line 1"]);

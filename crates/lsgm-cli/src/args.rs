@@ -311,11 +311,11 @@ pub(crate) struct Evaluate {
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
 
-    /// Write the NELBO of each item and its terms to this file, as CSV in nats
+    /// Write the NELBO of each item, its terms and the ODE's bound to this file, as CSV in nats
     #[arg(long, value_name = "FILE")]
     pub(crate) items: Option<PathBuf>,
 
-    /// Compare the NELBO with that of another model, item by item: a file that --items has written for it
+    /// Compare the bounds with those of another model, item by item: a file that --items has written for it
     #[arg(long, value_name = "FILE")]
     pub(crate) against: Option<PathBuf>,
 

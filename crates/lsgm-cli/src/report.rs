@@ -16,10 +16,19 @@ pub(crate) struct Report<'a> {
     pub(crate) split: Split,
     #[serde(flatten)]
     pub(crate) evaluation: &'a Evaluation,
-    /// `nelbo` less that of another model, paired by item.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) nelbo_difference: Option<Estimate>,
+    /// Beside another model.
+    #[serde(flatten)]
+    pub(crate) differences: Option<Differences>,
     pub(crate) measures: &'a Measures,
+}
+
+/// Bounds less those of another model, paired by item.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct Differences {
+    pub(crate) nelbo_difference: Estimate,
+    /// Of the items that both have it for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) nelbo_ode_difference: Option<Estimate>,
 }
 
 /// What the modality measures beside the bounds.
@@ -70,12 +79,16 @@ pub(crate) fn table(report: &Report<'_>) -> String {
         ("neg_entropy", &e.neg_entropy, "E log q(z|x)"),
         ("bits_per_dim", &e.bits_per_dim, "nelbo for each data dimension"),
     ];
-    if let Some(difference) = &report.nelbo_difference {
-        rows.push(("nelbo_difference", difference, "nelbo less that of the other model, paired by item"));
-    }
     if let Some(ode) = &e.ode {
         rows.push(("nelbo_ode", &ode.nelbo_ode, "negative ELBO with log p(z) from the ODE, fewer items"));
         rows.push(("nelbo_same_items", &ode.nelbo_same_items, "nelbo on the items of nelbo_ode"));
+    }
+    if let Some(differences) = &report.differences {
+        let meaning = "nelbo less that of the other model, paired by item";
+        rows.push(("nelbo_difference", &differences.nelbo_difference, meaning));
+        if let Some(ode) = &differences.nelbo_ode_difference {
+            rows.push(("nelbo_ode_difference", ode, "the same of nelbo_ode, on the items that both have it for"));
+        }
     }
     let importance = e.iw.as_ref().map(|iw| {
         format!("importance-weighted bound, {} samples an item, log p(z) from the ODE, {} items", iw.samples, iw.n)
@@ -83,7 +96,7 @@ pub(crate) fn table(report: &Report<'_>) -> String {
     if let (Some(iw), Some(meaning)) = (&e.iw, &importance) {
         rows.push(("iw_bound", &iw.iw_bound, meaning));
     }
-    let mut text = format!("{:<20}{:>10}{:>10}  {:<9} meaning\n", "", "mean", "stderr", "unit");
+    let mut text = format!("{:<22}{:>10}{:>10}  {:<9} meaning\n", "", "mean", "stderr", "unit");
     for (name, estimate, meaning) in rows {
         text.push_str(&row(name, estimate, meaning));
     }
@@ -119,5 +132,5 @@ pub(crate) fn table(report: &Report<'_>) -> String {
 
 fn row(name: &str, e: &Estimate, meaning: &str) -> String {
     let digits = if e.unit == "bits/dim" { 4 } else { 2 };
-    format!("{name:<20}{:>10.digits$}{:>10.digits$}  {:<9} {meaning}\n", e.mean, e.stderr, e.unit)
+    format!("{name:<22}{:>10.digits$}{:>10.digits$}  {:<9} {meaning}\n", e.mean, e.stderr, e.unit)
 }

@@ -124,6 +124,8 @@ pub struct ItemBounds {
     pub neg_entropy: Vec<f64>,
     /// KL divergence of latents outside the score-based prior; `nelbo` is the sum of the last four.
     pub side_kl: Vec<f64>,
+    /// [`OdeEvaluation::nelbo_ode`], of the first items alone.
+    pub nelbo_ode: Vec<f64>,
 }
 
 /// Terms of the bounds for each item, in nats.
@@ -232,7 +234,8 @@ impl Terms {
         let nelbo = self.nelbo();
         let normal: Vec<f64> = self.reconstruction.iter().zip(&self.normal_prior_kl).map(|(r, k)| r + k).collect();
         let gain: Vec<f64> = normal.iter().zip(&nelbo).map(|(a, b)| a - b).collect();
-        let ode = ode.report(&self, &nelbo);
+        let nelbo_ode = ode.nelbo(&self);
+        let ode = ode.report(&nelbo_ode, &nelbo);
         Ok(Evaluation {
             nelbo: Estimate::nats(&nelbo),
             nelbo_normal_prior: Estimate::nats(&normal),
@@ -256,6 +259,7 @@ impl Terms {
                 cross_entropy: self.cross_entropy,
                 neg_entropy: self.neg_entropy,
                 side_kl: self.side_kl,
+                nelbo_ode,
             },
         })
     }
@@ -304,16 +308,19 @@ impl OdeTerms {
         Ok(())
     }
 
-    fn report(&self, terms: &Terms, nelbo: &[f64]) -> Option<OdeEvaluation> {
-        let n = self.log_p.len();
+    /// The bound of each item. Both densities are of one sample: they rise and fall together.
+    fn nelbo(&self, terms: &Terms) -> Vec<f64> {
+        let of_item = |i: usize| terms.reconstruction[i] + terms.log_q[i] + terms.side_kl[i] - self.log_p[i];
+        (0..self.log_p.len()).map(of_item).collect()
+    }
+
+    fn report(&self, nelbo_ode: &[f64], nelbo: &[f64]) -> Option<OdeEvaluation> {
+        let n = nelbo_ode.len();
         if n == 0 {
             return None;
         }
-        // Both densities of one sample: they rise and fall together.
-        let with_ode: Vec<f64> =
-            (0..n).map(|i| terms.reconstruction[i] + terms.log_q[i] + terms.side_kl[i] - self.log_p[i]).collect();
         Some(OdeEvaluation {
-            nelbo_ode: Estimate::nats(&with_ode),
+            nelbo_ode: Estimate::nats(nelbo_ode),
             nelbo_same_items: Estimate::nats(&nelbo[..n]),
             probe_stderr: match (self.trace, self.probe_errors.as_slice()) {
                 (Trace::Exact, _) => Some(0.0),

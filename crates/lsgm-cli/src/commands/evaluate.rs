@@ -83,13 +83,13 @@ pub(super) fn measure(
     let modality = run.config.modality.as_str();
     let measures = measures::gather(run, split, dir, &evaluation)?;
     // Other items are no reason to lose what was found.
-    let difference = wanted.against.as_ref().map(|others| others.difference(&evaluation.items));
+    let differences = wanted.against.as_ref().map(|others| others.differences(&evaluation.items));
     let report = Report {
         version: env!("CARGO_PKG_VERSION"),
         modality,
         split,
         evaluation: &evaluation,
-        nelbo_difference: difference.as_ref().and_then(|d| d.as_ref().ok()).copied(),
+        differences: differences.as_ref().and_then(|d| d.as_ref().ok()).copied(),
         measures: &measures,
     };
     if let Some(output) = &wanted.items {
@@ -102,5 +102,5 @@ pub(super) fn measure(
         output.write(&text)?;
     }
     terminal::print(&table(&report))?;
-    difference.transpose().map(drop)
+    differences.transpose().map(drop)
 }
