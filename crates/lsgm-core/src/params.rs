@@ -188,7 +188,15 @@ impl Params {
     /// # Errors
     /// As [`Params::get`].
     pub fn buffer(&self, name: &str, shape: impl Into<Shape>, value: f64) -> Result<Var> {
-        self.var(name, shape.into(), Init::Const(value), true)
+        self.buffer_with(name, shape, Init::Const(value))
+    }
+
+    /// The buffer `name`, made with `init` if it is new.
+    ///
+    /// # Errors
+    /// As [`Params::get`].
+    pub fn buffer_with(&self, name: &str, shape: impl Into<Shape>, init: Init) -> Result<Var> {
+        self.var(name, shape.into(), init, true)
     }
 
     fn name(&self, name: &str) -> String {

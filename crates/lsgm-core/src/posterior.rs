@@ -45,10 +45,19 @@ impl Group {
 
     /// `log q(z | x)` of the sample in nats, summed over its dimensions: `[B]`.
     pub fn log_q(&self) -> Result<Tensor> {
+        Ok((per_item_sum(&self.log_q_shape()?)? - 0.5 * (2.0 * PI).ln() * self.dim())?)
+    }
+
+    /// [`Group::log_q`] of each dimension of the sample, in its shape.
+    pub fn log_q_elements(&self) -> Result<Tensor> {
+        Ok((self.log_q_shape()? - 0.5 * (2.0 * PI).ln())?)
+    }
+
+    /// The same without the constant.
+    fn log_q_shape(&self) -> Result<Tensor> {
         let sample = self.base.as_ref().unwrap_or(&self.z);
         let normalized = ((sample - &self.mu)? * self.log_sigma.neg()?.exp()?)?;
-        let per_element = ((normalized.sqr()? * -0.5)? - &self.log_sigma)?;
-        Ok((per_item_sum(&per_element)? - 0.5 * (2.0 * PI).ln() * self.dim())?)
+        Ok(((normalized.sqr()? * -0.5)? - &self.log_sigma)?)
     }
 
     /// `log N(z; 0, I)` of the sample in nats, summed over its dimensions: `[B]`.

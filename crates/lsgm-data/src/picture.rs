@@ -33,7 +33,8 @@ pub enum Fit {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Damaged {
-    /// Refuse the whole set, and name the image.
+    /// Refuse the whole set, and name the image. Of a set larger than `data.memory` only headers are read at the start: an image
+    /// with damaged pixels then ends the training where it is first visited, and a checkpoint lets it go on.
     #[default]
     Refuse,
     /// Leave it out, and say how many were left out.

@@ -97,6 +97,16 @@ fn lines_of_plain_and_compressed_files() {
 }
 
 #[test]
+fn what_is_left_out_of_json_lines_is_counted() {
+    let lines = b"{\"text\": \"one\\r\\ntwo\"}\r\n\n{\"text\": \"\"}\n{\"text\": \"three\"}\n";
+    let folder = Folder::with(&[("train.jsonl", lines)]);
+    let (all, tally) = entries(&folder.open(|_| ()).unwrap());
+    assert_eq!(all, ["one\ntwo", "three"]);
+    // A line without an object and an object without a text; one line end in a text and one behind an object.
+    assert_eq!((tally.entries, tally.empty, tally.carriage_returns), (2, 2, 2));
+}
+
+#[test]
 fn a_line_of_any_length_is_read_in_pieces() {
     let (line, length) = (vec![b'a'; 1 << 20], 96usize << 20);
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());

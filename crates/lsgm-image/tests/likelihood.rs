@@ -46,7 +46,8 @@ fn grey_values_and_small_colours_sum_to_one() {
     }
 }
 
-/// Over all values of blue with red and green given, and over all of green and blue with a red at the border.
+/// Over all values of blue with red and green given, over all of green and blue with red given, and over all reds of what
+/// these are.
 #[test]
 fn all_256_values_of_a_colour_sum_to_its_share_of_the_others() {
     let form = LogisticForm::Mixture(10);
@@ -54,19 +55,27 @@ fn all_256_values_of_a_colour_sum_to_its_share_of_the_others() {
         let p = parameters(form, 3, seed);
         let v = p.flatten_all().unwrap().to_vec1::<f64>().unwrap();
         let (red, green) = ([0, 255, 17][seed as usize % 3], [255, 0, 130][seed as usize % 3]);
-        let mut marginal = 0.0;
         let normalizer: f64 = v[..10].iter().map(|l| l.exp()).sum();
-        for m in 0..10 {
-            let channel = |c: usize, kind: usize| v[10 + c * 30 + kind * 10 + m];
-            let value = |k: usize| 2.0 * k as f64 / 255.0 - 1.0;
-            let green_mean = channel(1, 0) + channel(0, 2).tanh() * value(red);
-            marginal += v[m].exp() / normalizer
-                * mass(red, channel(0, 0), channel(0, 1))
-                * mass(green, green_mean, channel(1, 1));
+        let channel = |m: usize, c: usize, kind: usize| v[10 + c * 30 + kind * 10 + m];
+        let of_red = |m: usize, red: usize| v[m].exp() / normalizer * mass(red, channel(m, 0, 0), channel(m, 0, 1));
+        let of_green = |m: usize| {
+            let mean = channel(m, 1, 0) + channel(m, 0, 2).tanh() * (2.0 * red as f64 / 255.0 - 1.0);
+            mass(green, mean, channel(m, 1, 1))
+        };
+        let check = |pixels: Vec<Vec<usize>>, expected: f64| {
+            let total: f64 = probabilities(&p, form, 256, &pixels).iter().sum();
+            assert!((total / expected - 1.0).abs() < 1e-9, "{total} {expected}");
+        };
+        check(
+            (0..256).map(|blue| vec![red, green, blue]).collect(),
+            (0..10).map(|m| of_red(m, red) * of_green(m)).sum(),
+        );
+        let whole: f64 = (0..256).flat_map(|red| (0..10).map(move |m| (m, red))).map(|(m, red)| of_red(m, red)).sum();
+        assert!((whole - 1.0).abs() < 1e-9, "{whole}");
+        if seed < 3 {
+            let rest = (0..256).flat_map(|green| (0..256).map(move |blue| vec![red, green, blue])).collect();
+            check(rest, (0..10).map(|m| of_red(m, red)).sum());
         }
-        let blues: Vec<Vec<usize>> = (0..256).map(|blue| vec![red, green, blue]).collect();
-        let total: f64 = probabilities(&p, form, 256, &blues).iter().sum();
-        assert!((total / marginal - 1.0).abs() < 1e-9, "{total} {marginal}");
     }
 }
 

@@ -54,7 +54,11 @@ fn train(args: &Json) -> Table {
     let copy = |table: &mut Table, key: &str, value: Option<Value>| {
         table.extend(value.map(|value| (key.to_owned(), value)));
     };
-    copy(&mut train, "batch_size", number("batch_size"));
+    // Theirs is that of one process of many.
+    let processes = |key: &str| args.get(key).and_then(Json::as_i64).filter(|n| *n > 0).unwrap_or(1);
+    let all = processes("num_process_per_node").saturating_mul(processes("num_proc_node"));
+    let batch = args.get("batch_size").and_then(Json::as_i64).filter(|n| *n > 0).map(|n| n.saturating_mul(all));
+    copy(&mut train, "batch_size", batch.map(Value::Integer));
     copy(&mut vae, "learning_rate", rate("learning_rate_vae"));
     copy(&mut lsgm, "vae_learning_rate", rate("learning_rate_vae"));
     copy(&mut lsgm, "prior_learning_rate", rate("learning_rate_dae"));
@@ -75,11 +79,12 @@ mod tests {
 
     #[test]
     fn binary_and_colour_models_get_their_data() {
-        let args = json!({ "dataset": "mnist", "epochs": 200, "learning_rate_dae": 3e-4, "batch_size": 32 });
+        let args = json!({ "dataset": "mnist", "epochs": 200, "learning_rate_dae": 3e-4, "batch_size": 32,
+            "num_process_per_node": 4, "num_proc_node": 2 });
         let table = of(args, ImageShape { channels: 1, height: 28, width: 28, bits: 1 });
         assert_eq!(table["modality"].as_str(), Some("binary"));
         assert_eq!(table["data"]["set"].as_str(), Some("mnist"));
-        assert_eq!(table["train"]["batch_size"].as_integer(), Some(32));
+        assert_eq!(table["train"]["batch_size"].as_integer(), Some(256));
         assert_eq!(table["train"]["lsgm"]["prior_learning_rate"].as_float(), Some(3e-4));
         assert!(table["train"]["lsgm"].get("vae_learning_rate").is_none());
         let table =

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 use lsgm_core::{Error, LatentShape, ParamStore, Pass, Result, Rng};
-use lsgm_prior::networks::{Ncsnpp, NcsnppConfig, Progressive, ProgressiveCombine, ProgressiveInput};
+use lsgm_prior::networks::{Ncsnpp, NcsnppConfig, Progressive, ProgressiveCombine, ProgressiveInput, TimeFeatures};
 use lsgm_prior::solvers::{Rk45Options, probability_flow_rk45};
 use lsgm_prior::{NetworkConfig, Prior, PriorConfig, ScoreNetwork, SdeConfig};
 
@@ -14,7 +14,7 @@ use crate::{Half, Tensors};
 /// What a published tensor of the prior is here.
 pub fn place(published: &str) -> Place {
     match published.split('.').next() {
-        Some("all_modules") => Place::Ours(format!("prior.network.{published}")),
+        Some("all_modules" | "temb_fun") => Place::Ours(format!("prior.network.{published}")),
         Some("mixing_logit") => Place::Ours(format!("prior.{published}")),
         Some("is_active") => Place::Ours("prior.active_channels".to_owned()),
         _ => Place::Unknown,
@@ -42,7 +42,6 @@ pub fn latent_channels(half: &Half) -> Result<usize> {
 pub fn config(half: &Half, shape: &LatentShape) -> Result<PriorConfig> {
     let args = Args::new(&half.args);
     args.one_of("dae_arch", "ncsnpp", &["ncsnpp"])?;
-    args.one_of("embedding_type", "positional", &["positional"])?;
     let channels = args.number("num_channels_dae")?;
     let levels = args.number("num_scales_dae")?;
     let blocks = args.number("num_cell_per_scale_dae")?;
@@ -72,6 +71,10 @@ pub fn config(half: &Half, shape: &LatentShape) -> Result<PriorConfig> {
         },
         dropout: args.real_or("dropout", 0.0)?,
         embedding: args.number_or("embedding_dim", 128)?,
+        embedding_kind: match args.one_of("embedding_type", "positional", &["positional", "fourier"])? {
+            "fourier" => TimeFeatures::Fourier,
+            _ => TimeFeatures::Positional,
+        },
         embedding_scale: args.real_or("embedding_scale", 1000.0)?,
     };
     Ok(PriorConfig {

@@ -52,7 +52,10 @@ fn published_autoencoders_are_recomputed() {
         let (place, own) = (autoencoder::place, autoencoder::is_own);
         store.load(&fit(&path, Part::AUTOENCODER, &half.weights, place, own, &store).unwrap()).unwrap();
         let checks = autoencoder::verify(&half, &architecture, &store).unwrap();
-        let names: Vec<_> = checks.iter().map(|c| c.name.as_str()).filter(|n| !n.starts_with("eps.")).collect();
+        let of_groups = |name: &str| checks.iter().filter(|c| c.name.starts_with(name)).count();
+        let groups = architecture.nvae.groups_per_scale;
+        assert_eq!((of_groups("eps."), of_groups("log_q.")), (groups, groups));
+        let names: Vec<_> = checks.iter().map(|c| c.name.as_str()).filter(|n| !n.contains('.')).collect();
         assert_eq!(names, ["log_q", "recon_nll", "logits", "decode_logits"]);
         assert!(checks.iter().all(Check::passes), "{checks:?}");
     }

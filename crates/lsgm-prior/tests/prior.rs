@@ -3,8 +3,8 @@
 use candle_core::{DType, Device, Tensor, Var};
 use lsgm_core::{LatentNormal, LatentShape, ParamStore, Pass, Result, Rng, Spatial};
 use lsgm_prior::networks::{
-    Conditioning, MixtureConfig, NcsnppConfig, Progressive, ProgressiveCombine, ProgressiveInput, TransformerConfig,
-    UnetConfig,
+    Conditioning, MixtureConfig, NcsnppConfig, Progressive, ProgressiveCombine, ProgressiveInput, TimeFeatures,
+    TransformerConfig, UnetConfig,
 };
 use lsgm_prior::solvers::{Rk45Options, probability_flow_rk45};
 use lsgm_prior::{
@@ -166,6 +166,7 @@ fn networks() -> Vec<NetworkConfig> {
     let progressive_combine = ProgressiveCombine::Cat;
     let progressive_input = ProgressiveInput::InputSkip;
     let cat = NcsnppConfig { progressive_combine, progressive_input, skip_rescale: false, ..ncsnpp };
+    found.push(NetworkConfig::Ncsnpp(NcsnppConfig { embedding_kind: TimeFeatures::Fourier, ..cat.clone() }));
     found.push(NetworkConfig::Ncsnpp(cat));
     let transformer =
         TransformerConfig { channels: 16, blocks: 2, heads: 2, embedding: 8, ..TransformerConfig::default() };

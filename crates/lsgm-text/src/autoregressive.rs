@@ -1,7 +1,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{D, Device, Tensor};
-use lsgm_core::{Init, Likelihood, Params, Result, Rng};
+use lsgm_core::{Error, Init, Likelihood, Params, Result, Rng};
 use lsgm_nn::{Embedding, Linear, ops};
 
 use crate::autoencoder::Alphabet;
@@ -88,6 +88,11 @@ impl Autoregressive {
 impl Likelihood for Autoregressive {
     fn log_prob(&self, x: &Tensor) -> Result<Tensor> {
         weighted_sum(&self.log_probs(x)?, &counted(x, self.alphabet.end)?)
+    }
+
+    fn log_prob_known(&self, _x: &Tensor, _known: &Tensor) -> Result<Tensor> {
+        let message = "an autoregressive decoder has no likelihood of a part of a text: infill wants `parallel`";
+        Err(Error::config("autoencoder.decoder", message))
     }
 
     fn sample(&self, temperature: f64, rng: &mut Rng) -> Result<Tensor> {

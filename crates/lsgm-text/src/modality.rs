@@ -163,10 +163,7 @@ impl Modality for Text {
         let mut rows = Vec::with_capacity(entries.len());
         for text in entries {
             let mut tokens = self.tokenizer.encode(text)?;
-            let unknown = tokens.iter().filter(|t| Some(**t) == self.tokenizer.unknown()).count();
-            if unknown > 0 {
-                tracing::warn!("`{text}`: {unknown} tokens are unknown to the tokenizer");
-            }
+            self.tokenizer.warn_of_unknown(text, &tokens);
             if tokens.len() >= length {
                 let message = format!("{} tokens and an end do not fit an item of {length}: shorten it", tokens.len());
                 return Err(TextError::Given { text: text.clone(), message }.into());

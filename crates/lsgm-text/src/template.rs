@@ -25,7 +25,9 @@ pub(crate) fn read(template: &str, tokenizer: &Tokenizer, length: usize, has_end
             tokens.push(None);
         }
         let known = if spaced && index < last { known.trim_end_matches(' ') } else { known };
-        tokens.extend(tokenizer.encode(known)?.into_iter().map(Some));
+        let known_tokens = tokenizer.encode(known)?;
+        tokenizer.warn_of_unknown(known, &known_tokens);
+        tokens.extend(known_tokens.into_iter().map(Some));
     }
     if !open && has_end {
         tokens.push(Some(tokenizer.end()));

@@ -118,6 +118,14 @@ impl Tokenizer {
         self.unknown
     }
 
+    /// Tell the user how many of the tokens of a text of theirs stand for something else.
+    pub(crate) fn warn_of_unknown(&self, text: &str, tokens: &[u32]) {
+        let unknown = tokens.iter().filter(|t| Some(**t) == self.unknown).count();
+        if unknown > 0 {
+            tracing::warn!("`{text}`: {unknown} tokens are unknown to the tokenizer");
+        }
+    }
+
     /// The tokens of a text, without its end.
     ///
     /// # Errors
@@ -160,7 +168,10 @@ fn unknown(pipeline: &Pipeline) -> Option<u32> {
         ModelWrapper::BPE(model) => model.get_unk_token().clone()?,
         ModelWrapper::WordLevel(model) => model.unk_token.clone(),
         ModelWrapper::WordPiece(model) => model.unk_token.clone(),
-        ModelWrapper::Unigram(_) => UNKNOWN.to_owned(),
+        // Its number is no public field.
+        model @ ModelWrapper::Unigram(_) => {
+            return u32::try_from(serde_json::to_value(model).ok()?.get("unk_id")?.as_u64()?).ok();
+        }
     };
     pipeline.token_to_id(&name)
 }
@@ -191,6 +202,18 @@ fn without_merges(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_unknown_token_of_a_unigram_model_may_have_any_name() {
+        let json = json!({
+            "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+            "pre_tokenizer": null, "post_processor": null, "decoder": null,
+            "model": { "type": "Unigram", "unk_id": 1, "vocab": [["</s>", 0.0], ["[UNK]", -9.0], ["a", -1.0]] }
+        });
+        let tokenizer = Tokenizer::from_json(json.to_string().as_bytes(), Some("</s>"), "given").unwrap();
+        assert_eq!(tokenizer.unknown(), Some(1));
+        assert_eq!(tokenizer.encode("axa").unwrap(), [2, 1, 2]);
+    }
 
     #[test]
     fn characters_keep_what_they_know_and_count_the_rest() {

@@ -122,16 +122,20 @@ impl<'a> Models<'a> {
         parts.spec.build(&store.root()).map_err(of_file)?;
         let fresh = store.deep_copy()?.tensors();
         let (mut model, mut averages) = (fresh.clone(), fresh);
-        if let Some(half) = &self.checkpoint.autoencoder {
-            let place =
-                |t: &Tensors| fit(&half.path, Part::AUTOENCODER, t, autoencoder::place, autoencoder::is_own, &store);
-            model.extend(place(&half.weights).map_err(lsgm_core::Error::from)?);
-            averages.extend(place(&averaged(&half.weights, &half.averages)).map_err(lsgm_core::Error::from)?);
+        let of_autoencoder = |half: &Half, t: &Tensors| {
+            fit(&half.path, Part::AUTOENCODER, t, autoencoder::place, autoencoder::is_own, &store)
+        };
+        let of_prior = |half: &Half, t: &Tensors| fit(&half.path, Part::PRIOR, t, prior::place, |_| false, &store);
+        let autoencoder = self.checkpoint.autoencoder.as_ref().map(|half| placed(half, &of_autoencoder));
+        let prior = self.checkpoint.prior.as_ref().map(|half| placed(half, &of_prior));
+        // What is wrong with either half is told at once.
+        if let (Some(Err(a)), Some(Err(b))) = (&autoencoder, &prior) {
+            return Err(Error::usage(format!("{a}\n{b}")));
         }
-        if let Some(half) = &self.checkpoint.prior {
-            let place = |t: &Tensors| fit(&half.path, Part::PRIOR, t, prior::place, |_| false, &store);
-            model.extend(place(&half.weights).map_err(lsgm_core::Error::from)?);
-            averages.extend(place(&averaged(&half.weights, &half.averages)).map_err(lsgm_core::Error::from)?);
+        for half in [autoencoder, prior].into_iter().flatten() {
+            let (weights, means) = half.map_err(lsgm_core::Error::from)?;
+            model.extend(weights);
+            averages.extend(means);
         }
         Ok((Imported { model, averages }, store))
     }
@@ -227,4 +231,12 @@ fn aside(out: &Path) -> PathBuf {
     name.push(out.file_name().unwrap_or_default());
     name.push(format!(".{}.partial", std::process::id()));
     out.with_file_name(name)
+}
+
+/// The weights of a half and their averages, in the places that the model has for them.
+fn placed(
+    half: &Half,
+    place: &dyn Fn(&Half, &Tensors) -> lsgm_import::Result<Tensors>,
+) -> lsgm_import::Result<(Tensors, Tensors)> {
+    Ok((place(half, &half.weights)?, place(half, &averaged(&half.weights, &half.averages))?))
 }

@@ -153,6 +153,25 @@ fn the_published_mnist_model_has_its_published_size() {
 }
 
 #[test]
+fn every_config_of_the_project_is_valid() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs");
+    let mut names = Vec::new();
+    for folder in [folder.clone(), folder.join("ablations")] {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "toml") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                if let Err(e) = Config::resolve(Tree::parse(&text, &path).unwrap(), &Registry::default()) {
+                    panic!("{}: {e}", path.display());
+                }
+                names.push(path);
+            }
+        }
+    }
+    assert!(names.len() > 18, "{names:?}");
+}
+
+#[test]
 fn the_other_image_configs_describe_models() {
     for name in ["omniglot", "cifar10-balanced", "cifar10-likelihood", "celeba-hq-256", "mnist-nvae-cpu", "cifar10-cpu"]
     {

@@ -30,7 +30,11 @@ pub(super) fn read_json(path: &Path, column: &str, sink: &mut Sink<'_>) -> Resul
         Ok(flow)
     };
     let mut lines = Sink::new(Unit::Line, 0..usize::MAX, &mut visit);
-    read_plain(path, Unit::Line, &mut lines)
+    let flow = read_plain(path, Unit::Line, &mut lines)?;
+    let met = lines.tally;
+    sink.tally.empty += met.empty;
+    sink.tally.carriage_returns += met.carriage_returns;
+    Ok(flow)
 }
 
 fn field(path: &Path, number: usize, line: &str, column: &str) -> Result<String> {

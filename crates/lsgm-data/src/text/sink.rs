@@ -1,5 +1,6 @@
 //! Where all readers deliver: entries are counted, cut to a range, and handed on in pieces.
 
+use std::borrow::Cow;
 use std::ops::{ControlFlow, Range};
 
 use serde::{Deserialize, Serialize};
@@ -73,7 +74,13 @@ impl<'a> Sink<'a> {
     }
 
     /// A whole entry.
-    pub(super) fn entry(&mut self, mut text: &str) -> Result<ControlFlow<()>> {
+    pub(super) fn entry(&mut self, text: &str) -> Result<ControlFlow<()>> {
+        let plain = match text.contains("\r\n") {
+            true => Cow::Owned(text.replace("\r\n", "\n")),
+            false => Cow::Borrowed(text),
+        };
+        self.tally.carriage_returns += text.len() - plain.len();
+        let mut text = plain.as_ref();
         while text.len() > PIECE {
             let (piece, rest) = text.split_at(cut(text.as_bytes(), PIECE));
             if self.piece(piece, false)?.is_break() {

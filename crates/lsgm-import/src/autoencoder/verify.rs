@@ -38,6 +38,10 @@ fn verify_inference(half: &Half, model: &Nvae, x: &Tensor) -> Result<Vec<Check>>
         let Some(posterior) = found.posterior.groups.get(group) else { continue };
         checks.push(Check::largest(format!("eps.{group}"), &posterior.z, expected, 1e-4)?);
     }
+    for (group, expected) in numbered(half, "log_q").iter().enumerate() {
+        let Some(posterior) = found.posterior.groups.get(group) else { continue };
+        checks.push(Check::largest(format!("log_q.{group}"), &posterior.log_q_elements()?, expected, 1e-4)?);
+    }
     if let Some(expected) = half.io.get("log_q") {
         let mut log_q = expected.zeros_like()?;
         for group in &found.posterior.groups {

@@ -18,7 +18,7 @@ mod unet;
 
 pub use blocks::Conditioning;
 pub use mixture::{Mixture, MixtureConfig};
-pub use ncsnpp::{Ncsnpp, NcsnppConfig, Progressive, ProgressiveCombine, ProgressiveInput};
+pub use ncsnpp::{Ncsnpp, NcsnppConfig, Progressive, ProgressiveCombine, ProgressiveInput, TimeFeatures};
 pub use transformer::{Transformer, TransformerConfig};
 pub use unet::{Unet, UnetConfig};
 

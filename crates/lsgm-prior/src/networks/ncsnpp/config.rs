@@ -1,7 +1,7 @@
 use lsgm_core::{Error, LatentShape, Result};
 use serde::{Deserialize, Serialize};
 
-use super::{Progressive, ProgressiveCombine, ProgressiveInput};
+use super::{Progressive, ProgressiveCombine, ProgressiveInput, TimeFeatures};
 use crate::networks::plane::Plane;
 
 /// Config of [`super::Ncsnpp`].
@@ -29,9 +29,11 @@ pub struct NcsnppConfig {
     pub progressive_combine: ProgressiveCombine,
     /// Dropout probability.
     pub dropout: f64,
-    /// Width of the sinusoidal time features; an even number of at least 4.
+    /// Width of the time features; an even number of at least 4.
     pub embedding: usize,
-    /// What `t` is multiplied with before its sinusoidal features.
+    /// What they are.
+    pub embedding_kind: TimeFeatures,
+    /// What `t` is multiplied with before its sinusoidal features, or the width of the distribution of their frequencies.
     pub embedding_scale: f64,
 }
 
@@ -52,6 +54,7 @@ impl Default for NcsnppConfig {
             progressive_combine: ProgressiveCombine::Sum,
             dropout: 0.2,
             embedding: 128,
+            embedding_kind: TimeFeatures::Positional,
             embedding_scale: 1000.0,
         }
     }

@@ -4,18 +4,21 @@ mod block;
 mod config;
 mod pyramid;
 mod resample;
+mod time;
 
 pub use config::NcsnppConfig;
 pub use pyramid::{Progressive, ProgressiveCombine, ProgressiveInput};
+pub use time::TimeFeatures;
 
 use candle_core::Tensor;
 use lsgm_core::{Error, LatentShape, Params, Pass, Result};
 use lsgm_nn::ops::silu;
-use lsgm_nn::{Conv2d, Linear, TimeEmbedding};
+use lsgm_nn::{Conv2d, Linear};
 
 use self::block::{Attention, Block, Change, Shared, conv, dense};
 use self::pyramid::{Head, Input, Output, StridedConv};
 use self::resample::Resampler;
+use self::time::Features;
 use super::ScoreNetwork;
 use super::plane::Plane;
 
@@ -25,7 +28,7 @@ use super::plane::Plane;
 #[derive(Debug)]
 pub struct Ncsnpp {
     shared: Shared,
-    features: TimeEmbedding,
+    features: Features,
     dense: [Linear; 2],
     enter: Conv2d,
     down: Vec<DownLevel>,
@@ -85,13 +88,13 @@ impl Ncsnpp {
             Progressive::OutputSkip => None,
             _ => Some(build.head(channels, latent, true)?),
         };
-        let features = TimeEmbedding { scale: config.embedding_scale, ..TimeEmbedding::new(config.embedding) };
+        let features = Features::new(config, params)?;
         Ok(Self { shared: build.shared, features, dense, enter, down, middle, up, leave })
     }
 
     fn embed(&self, t: &Tensor, like: &Tensor) -> Result<Tensor> {
         let [first, second] = &self.dense;
-        silu(&second.forward(&silu(&first.forward(&self.features.forward_like(t, like)?)?)?)?)
+        silu(&second.forward(&silu(&first.forward(&self.features.forward(t, like)?)?)?)?)
     }
 }
 
