@@ -391,7 +391,11 @@ fn a_trained_model_is_evaluated_sampled_and_interpolated() {
     assert!(after.nelbo.mean < before.nelbo.mean - 1.0, "{} {}", before.nelbo.mean, after.nelbo.mean);
     assert_eq!((after.n, after.ode.as_ref().unwrap().n), (48, 32));
     let ode = after.ode.unwrap();
-    assert!((ode.nelbo_ode.mean - ode.nelbo_same_items.mean).abs() < 0.5, "{ode:?}");
+    // Next to no noise of times and none of probes: what is left is how far the two bounds are apart.
+    let fine = EvaluateConfig { time_samples: 512, ode_trace: Trace::Exact, ..evaluation.clone() };
+    let fine =
+        evaluate(&frozen, &Points::default(), 3, Some(48), &fine, &Device::Cpu, &mut |_| {}).unwrap().ode.unwrap();
+    assert!((fine.nelbo_ode.mean - fine.nelbo_same_items.mean).abs() < 0.5, "{fine:?}");
     assert!((after.gain.mean - (after.nelbo_normal_prior.mean - after.nelbo.mean)).abs() < 1e-9);
     assert!(ode.probe_stderr.is_none(), "one probe has no spread");
     let traced = |ode_trace, ode_probes| {
