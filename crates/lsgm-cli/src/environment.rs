@@ -17,7 +17,7 @@ pub fn settle_threads(threads: Option<usize>) {
 }
 
 /// [`settle_threads`] for a process whose other threads call no kernels: the calling thread is the pool, where one is all of
-/// it. Else each kernel would cost two changes of threads, a tenth of a training on one core.
+/// it. Else each kernel would cost two changes of threads, six percent of a training on one core.
 pub(crate) fn settle_process(threads: Option<usize>) {
     settle(threads, 1);
 }
