@@ -176,7 +176,9 @@ pub fn evaluate(
     let mut iw = ImportanceTerms::default();
     for start in (0..n).step_by(config.batch_size) {
         let indices: Vec<usize> = (start..(start + config.batch_size).min(n)).collect();
-        let x = data.batch(&indices, &mut data_rng)?.to_device(device)?.x;
+        let batch = data.batch(&indices, &mut data_rng)?;
+        terms.digest.extend(digests(&batch.x)?);
+        let x = batch.to_device(device)?.x;
         let posterior_z0 = terms.add(model, &x, config, &mut rng)?;
         if start < ode_items {
             let kept = ode_items.min(start + indices.len()) - start;
@@ -194,7 +196,6 @@ pub fn evaluate(
 impl Terms {
     /// Add the terms of a batch; returns the posterior sample.
     fn add(&mut self, model: &Model, x: &Tensor, config: &EvaluateConfig, rng: &mut Rng) -> Result<Tensor> {
-        self.digest.extend(digests(x)?);
         let mut pass = Pass::eval(rng);
         let (posterior, likelihood) = model.autoencoder.reconstruct(x, &mut pass)?;
         self.posterior.add(&posterior)?;

@@ -6,7 +6,7 @@ use candle_core::{Shape, Tensor};
 use lsgm_core::Result;
 
 use super::composed;
-use super::custom::{Op, View, apply3, fault, has_kernel};
+use super::custom::{Op, View, apply3, fault, has_kernel, keep};
 use crate::kernels::Float;
 use crate::kernels::attention::{Sizes, backward, forward};
 
@@ -59,6 +59,6 @@ impl Op<3> for Attention {
     ) -> [Option<Vec<T>>; 3] {
         let log_sums: Vec<T> = self.log_sums.get_or_init(Vec::new).iter().map(|v| T::of(*v)).collect();
         let (dq, dk, dv) = backward(&self.sizes, [q.data, k.data, v.data], y.data, &log_sums, gy);
-        [needed[0].then_some(dq), needed[1].then_some(dk), needed[2].then_some(dv)]
+        keep(needed, [dq, dk, dv])
     }
 }

@@ -4,7 +4,7 @@ use candle_core::{Shape, Tensor};
 use lsgm_core::Result;
 
 use super::composed;
-use super::custom::{Op, View, apply3, fault, has_kernel};
+use super::custom::{Op, View, apply3, fault, has_kernel, keep};
 use crate::kernels::Float;
 use crate::kernels::diffused_gaussians::{Moment, gradients, value};
 
@@ -29,7 +29,7 @@ impl Op<3> for DiffusedGaussians {
         needed: [bool; 3],
     ) -> [Option<Vec<T>>; 3] {
         let (of_means, of_logs, of_shares) = gradients(log_variance.data, y.data, gy, &self.moments, means.dims[1]);
-        [needed[0].then_some(of_means), needed[1].then_some(of_logs), needed[2].then_some(of_shares)]
+        keep(needed, [of_means, of_logs, of_shares])
     }
 }
 

@@ -5,7 +5,7 @@ use lsgm_core::Result;
 use rayon::prelude::*;
 
 use super::composed;
-use super::custom::{Op, View, apply2, fault, has_kernel};
+use super::custom::{Op, View, apply2, fault, has_kernel, keep};
 use crate::kernels::pointwise::{dot, square_norm};
 use crate::kernels::{Float, uninit};
 
@@ -63,6 +63,6 @@ impl Op<2> for WeightNorm {
                     *dv = *gw * scale - *v * pull;
                 }
             });
-        [needed[0].then_some(dv), needed[1].then_some(dg)]
+        keep(needed, [dv, dg])
     }
 }

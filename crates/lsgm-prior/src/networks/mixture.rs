@@ -112,23 +112,18 @@ impl Mixture {
         Ok(Reading { mixture, tokens, features, context })
     }
 
-    /// The noise in tokens that come from the components as `context` says.
-    fn noise(&self, reading: &Reading, context: &Tensor) -> Result<Tensor> {
+    /// The noise in tokens that come from the components as `context` says, and with `targets` the cross entropy with theirs,
+    /// `[B]` nats.
+    fn noise(
+        &self,
+        reading: &Reading,
+        context: &Tensor,
+        targets: Option<[&Tensor; 2]>,
+    ) -> Result<(Tensor, Option<Tensor>)> {
         let Reading { mixture, tokens, features, .. } = reading;
-        let (expected, _) = expected_factors(features, &mixture.factors, context, None)?;
-        self.patches.merge(&mixture.noise(tokens, &expected)?, tokens.dim(0)?)
-    }
-
-    /// The noise, and the cross entropy between the components of `z_0` and what the context says of them, `[B]` nats. The
-    /// Gaussians themselves are a matter of the noise alone.
-    fn noise_and_category_loss(&self, reading: &Reading, z_0: &Tensor) -> Result<(Tensor, Tensor)> {
-        let Reading { mixture, tokens, features: diffused, context } = reading;
-        // At t = 0 all items have the same mixture.
-        let (targets, components) = (features(&self.patches.split(&z_0.detach())?)?, self.diffused(&[0.0])?.factors);
-        let targets = Some([&targets, &components.squeeze(0)?.detach()]);
-        let (expected, loss) = expected_factors(diffused, &mixture.factors, context, targets)?;
-        let loss = loss.ok_or_else(|| Error::contract("mixture", "targets without a cross entropy"))?;
-        Ok((self.patches.merge(&mixture.noise(tokens, &expected)?, tokens.dim(0)?)?, loss.sum(D::Minus1)?))
+        let (expected, cross_entropy) = expected_factors(features, &mixture.factors, context, targets)?;
+        let noise = self.patches.merge(&mixture.noise(tokens, &expected)?, tokens.dim(0)?)?;
+        Ok((noise, cross_entropy.map(|c| c.sum(D::Minus1)).transpose()?))
     }
 
     /// The mixture at these times.
@@ -181,7 +176,7 @@ fn features(tokens: &Tensor) -> Result<Tensor> {
 impl ScoreNetwork for Mixture {
     fn forward(&self, z_t: &Tensor, t: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
         let reading = self.read(z_t, t, pass)?;
-        self.noise(&reading, &reading.context)
+        Ok(self.noise(&reading, &reading.context, None)?.0)
     }
 
     /// The shares that the context leaves to the components are taken to the power `strength`, as a language model is sampled
@@ -190,7 +185,7 @@ impl ScoreNetwork for Mixture {
         let reading = self.read(z_t, t, pass)?;
         // The mixture has the shares without the context once.
         let shares = (&self.log_shares * (strength - 1.0))?;
-        self.noise(&reading, &(&reading.context * strength)?.broadcast_add(&shares)?)
+        Ok(self.noise(&reading, &(&reading.context * strength)?.broadcast_add(&shares)?, None)?.0)
     }
 
     fn forward_to(
@@ -202,10 +197,13 @@ impl ScoreNetwork for Mixture {
     ) -> Result<(Tensor, Option<Tensor>)> {
         let reading = self.read(z_t, t, pass)?;
         if self.category_weight == 0.0 {
-            return Ok((self.noise(&reading, &reading.context)?, None));
+            return self.noise(&reading, &reading.context, None);
         }
-        let (noise, loss) = self.noise_and_category_loss(&reading, z_0)?;
-        Ok((noise, Some((loss * self.category_weight)?)))
+        // At t = 0 all items have the same mixture, and the Gaussians themselves are a matter of the noise alone.
+        let (targets, components) = (features(&self.patches.split(&z_0.detach())?)?, self.diffused(&[0.0])?.factors);
+        let targets = Some([&targets, &components.squeeze(0)?.detach()]);
+        let (noise, loss) = self.noise(&reading, &reading.context, targets)?;
+        Ok((noise, loss.map(|loss| loss * self.category_weight).transpose()?))
     }
 
     fn fits(&self) -> bool {
