@@ -3,6 +3,9 @@
 #[path = "../../crates/lsgm-import/tests/common/mod.rs"]
 mod torch;
 
+#[path = "../../crates/lsgm-import/tests/common/layouts.rs"]
+mod layouts;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
@@ -125,6 +128,34 @@ fn both_halves_from_two_files_of_a_folder_make_one_run() {
     );
     bench.lsgm("sample run --count 2 --solver heun --steps 2 --out a.png").succeeds();
     bench.lsgm("train run --resume --time-budget 1s").succeeds();
+}
+
+/// What no golden file has: several scales, flows, progressive input, FIR filters, progressive output, times as Fourier
+/// features.
+#[test]
+fn other_layouts_become_runs_that_do_everything() {
+    let bench = Bench::new();
+    let file = bench.path("x.safetensors");
+    let args = layouts::with(&layouts::hierarchy(), &[("dataset", "mnist".into()), ("decoder_dist", "bin".into())]);
+    layouts::write(&file, &args, &layouts::published(&layouts::autoencoder(&args, 1), &["encoder.", "decoder."]));
+    as_torch(&file, "vae_state_dict");
+    std::fs::create_dir(bench.path("both")).unwrap();
+    std::fs::rename(bench.path("x.pt"), bench.path("both/vae.pt")).unwrap();
+    let ways = ["progressive", "progressive_input", "embedding_type"];
+    let changes: Vec<_> = ways.into_iter().zip(["output_skip", "residual", "fourier"].map(Into::into)).collect();
+    let args = layouts::with(&layouts::with(&layouts::score_network(), &changes), &[("embedding_scale", 16.0.into())]);
+    let (_, prior) = layouts::prior(&args, lsgm_core::LatentShape::plane(6, 8, 8), 2);
+    layouts::write(&file, &args, &layouts::published(&prior, &["prior.network.", "prior."]));
+    std::fs::rename(&file, bench.path("both/prior.safetensors")).unwrap();
+
+    let said = bench.lsgm(&format!("import both --out run {GLYPHS}")).succeeds().stdout;
+    assert!(said.contains("ready to sample"), "{said}");
+    let model = bench.tensors("run/model.safetensors");
+    assert!(model.contains_key("encoder.nf_cells.7.cell2.mu.conv_0.weight"), "{:?}", model.keys());
+    bench.lsgm("sample run --count 2 --solver heun --steps 2 --out a.png").succeeds();
+    bench.lsgm("evaluate run --limit 4 --bound nelbo --set evaluate.time_samples=1").succeeds();
+    bench.lsgm("train run --resume --time-budget 1s").succeeds();
+    bench.lsgm("sample run --count 2 --solver heun --steps 2 --out b.png").succeeds();
 }
 
 #[test]

@@ -139,7 +139,7 @@ impl Checkpoint {
 
 /// Whether a published name belongs to the score network.
 fn is_of_prior(name: &str) -> bool {
-    matches!(name.split('.').next(), Some("all_modules" | "mixing_logit" | "is_active"))
+    matches!(name.split('.').next(), Some("all_modules" | "temb_fun" | "mixing_logit" | "is_active"))
 }
 
 fn args_beside(path: &Path) -> Result<Value> {
@@ -236,5 +236,6 @@ fn averages(file: &mut TorchFile<'_>, optimizer: Id, weights: &[(String, Tensor)
 
 fn is_buffer(name: &str) -> bool {
     let last = name.rsplit('.').next().unwrap_or_default();
-    matches!(last, "running_mean" | "running_var" | "num_batches_tracked" | "weight_normalized" | "is_active")
+    matches!(last, "running_mean" | "running_var" | "num_batches_tracked" | "weight_normalized" | "mask" | "is_active")
+        || name.ends_with("temb_fun.w")
 }
