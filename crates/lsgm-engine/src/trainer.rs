@@ -7,7 +7,7 @@ use std::time::Instant;
 use candle_core::{DType, Device, Tensor, Var};
 use lsgm_core::{Dataset, Error, ParamStore, Pass, Result, Rng};
 use lsgm_nn::ops::is_synchronous;
-use lsgm_nn::optim::{Ema, GradientScale, Gradients, Optimizer, OptimizerConfig};
+use lsgm_nn::optim::{Ema, GradientScale, Gradients, Optimizer, OptimizerConfig, SpectralPenalty};
 use lsgm_nn::{backward, with_checkpoints, with_precision};
 use lsgm_prior::Prior;
 
@@ -64,6 +64,8 @@ pub struct Trainer {
     /// What algorithm 3 trains the encoder against: the prior's weights, or their average, without a way back.
     frozen_prior: Prior,
     optimizers: BTreeMap<&'static str, Part>,
+    /// Where `train.lsgm.prior_regularizer` asks for it.
+    prior_penalty: Option<SpectralPenalty>,
     order: Order,
     rng: Rng,
     state: TrainState,
@@ -96,6 +98,7 @@ impl Trainer {
         let ema = store.deep_copy()?;
         let frozen = if config.lsgm.averaged_prior { &ema } else { &store };
         let frozen_prior = Prior::new(&spec.prior, model.latent_shape(), &frozen.frozen_root().pp("prior"))?;
+        let prior_penalty = (config.lsgm.prior_regularizer > 0.0).then(|| prior_penalty(&store)).transpose()?;
         let rng = root.fork("training");
         let steps_per_epoch = data.len() as f64 / config.batch_size as f64;
         let budgets = (config.vae.budget()?.resolve(steps_per_epoch), config.lsgm.budget()?.resolve(steps_per_epoch));
@@ -104,6 +107,7 @@ impl Trainer {
             state: TrainState::new(rng.state()),
             device: device.clone(),
             optimizers: BTreeMap::new(),
+            prior_penalty,
             spec,
             config,
             sampling,
@@ -132,13 +136,10 @@ impl Trainer {
         self.optimizers = self.fresh_optimizers(checkpoint.state.stage)?;
         for (name, part) in &mut self.optimizers {
             let Some(steps) = checkpoint.state.optimizer_steps.get(*name) else { continue };
-            let prefix = format!("{name}/");
-            let moments = checkpoint
-                .optimizer
-                .iter()
-                .filter_map(|(k, t)| Some((k.strip_prefix(&prefix)?.to_owned(), t.clone())))
-                .collect();
-            part.optimizer.restore(&moments, *steps)?;
+            part.optimizer.restore(&under(name, &checkpoint.optimizer), *steps)?;
+        }
+        if let Some(penalty) = &self.prior_penalty {
+            penalty.restore(&under(PENALTY, &checkpoint.optimizer))?;
         }
         Ok(())
     }
@@ -182,6 +183,9 @@ impl Trainer {
         for (name, part) in &self.optimizers {
             state.optimizer_steps.insert((*name).to_owned(), part.optimizer.steps());
             moments.extend(part.optimizer.state()?.into_iter().map(|(k, t)| (format!("{name}/{k}"), t)));
+        }
+        if let Some(penalty) = &self.prior_penalty {
+            moments.extend(penalty.state().into_iter().map(|(k, t)| (format!("{PENALTY}/{k}"), t)));
         }
         capture(&self.store, &self.ema, &moments, &state)
     }
@@ -431,19 +435,23 @@ impl Trainer {
     fn loss(&mut self, x: &Tensor, progress: f64) -> Result<Loss> {
         let mut pass = Pass::train(&mut self.rng);
         let (model, lsgm) = (&self.model, &self.config.lsgm);
-        match self.state.stage {
-            Stage::Vae => vae_loss(model, x, &self.config.vae, progress, &mut pass),
-            _ if lsgm.prior_only => prior_loss(model, x, lsgm, &mut pass),
-            _ => lsgm_loss(model, &self.frozen_prior, x, lsgm, progress, &mut pass),
+        let mut loss = match self.state.stage {
+            Stage::Vae => return vae_loss(model, x, &self.config.vae, progress, &mut pass),
+            _ if lsgm.prior_only => prior_loss(model, x, lsgm, &mut pass)?,
+            _ => lsgm_loss(model, &self.frozen_prior, x, lsgm, progress, &mut pass)?,
+        };
+        if let Some(penalty) = &self.prior_penalty {
+            loss.total = (loss.total + (penalty.value()? * lsgm.prior_regularizer)?)?;
         }
+        Ok(loss)
     }
 
     fn learning_rate(&self, part: &str, progress: f64) -> (f64, f64) {
         let (vae, lsgm) = (&self.config.vae, &self.config.lsgm);
         let (rate, factor, clip) = match (self.state.stage, part) {
             (Stage::Vae, _) => (vae.learning_rate, vae.schedule().factor(progress), vae.gradient_clip),
-            (_, "prior") => (lsgm.prior_learning_rate, lsgm.schedule().factor(progress), lsgm.gradient_clip),
-            _ => (lsgm.vae_learning_rate, lsgm.schedule().factor(progress), lsgm.gradient_clip),
+            (_, "prior") => (lsgm.prior_learning_rate, lsgm.prior_schedule().factor(progress), lsgm.gradient_clip),
+            _ => (lsgm.vae_learning_rate, lsgm.vae_schedule().factor(progress), lsgm.gradient_clip),
         };
         (rate * factor * self.state.learning_rate_scale, clip)
     }
@@ -548,6 +556,19 @@ impl std::fmt::Debug for Trainer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Trainer").field("state", &self.state).finish_non_exhaustive()
     }
+}
+
+/// What the state of the prior's penalty has in front of its names, as the moments of an optimizer have the part's.
+const PENALTY: &str = "spectral";
+
+fn prior_penalty(store: &ParamStore) -> Result<SpectralPenalty> {
+    SpectralPenalty::new(store.vars().into_iter().filter(|(name, _)| name.starts_with("prior.network.")))
+}
+
+/// The tensors whose names begin with `part/`, without that.
+fn under(part: &str, tensors: &BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
+    let name = |k: &String| Some(k.strip_prefix(part)?.strip_prefix('/')?.to_owned());
+    tensors.iter().filter_map(|(k, t)| Some((name(k)?, t.clone()))).collect()
 }
 
 /// Sheets during training need no more than the eye sees.

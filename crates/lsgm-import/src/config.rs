@@ -62,6 +62,16 @@ fn train(args: &Json) -> Table {
     copy(&mut vae, "learning_rate", rate("learning_rate_vae"));
     copy(&mut lsgm, "vae_learning_rate", rate("learning_rate_vae"));
     copy(&mut lsgm, "prior_learning_rate", rate("learning_rate_dae"));
+    let final_ratio = |rate: &str, least: &str| match (args.get(rate)?.as_f64()?, args.get(least)?.as_f64()?) {
+        (rate, least) if least > 0.0 && least <= rate => Some(Value::Float(least / rate)),
+        _ => None,
+    };
+    copy(&mut lsgm, "vae_final_ratio", final_ratio("learning_rate_vae", "learning_rate_min_vae"));
+    copy(&mut lsgm, "final_ratio", final_ratio("learning_rate_dae", "learning_rate_min_dae"));
+    copy(&mut vae, "regularizer", rate("weight_decay_norm_vae"));
+    copy(&mut lsgm, "regularizer", rate("weight_decay_norm_vae"));
+    copy(&mut lsgm, "prior_regularizer", rate("weight_decay_norm_dae"));
+    copy(&mut train, "ema_decay", rate("ema_decay").filter(|decay| decay.as_float().is_some_and(|decay| decay < 1.0)));
     train.insert("vae".into(), vae.into());
     train.insert("lsgm".into(), lsgm.into());
     train
@@ -87,6 +97,7 @@ mod tests {
         assert_eq!(table["train"]["batch_size"].as_integer(), Some(256));
         assert_eq!(table["train"]["lsgm"]["prior_learning_rate"].as_float(), Some(3e-4));
         assert!(table["train"]["lsgm"].get("vae_learning_rate").is_none());
+        assert!(table["train"]["lsgm"].get("final_ratio").is_none());
         let table =
             of(json!({ "dataset": "celeba_256" }), ImageShape { channels: 3, height: 256, width: 256, bits: 5 });
         assert_eq!(table["data"]["set"].as_str(), Some("celeba-hq"));
@@ -95,5 +106,19 @@ mod tests {
             of(json!({ "dataset": "lsun_church_64" }), ImageShape { channels: 3, height: 64, width: 64, bits: 8 });
         assert_eq!(table["data"]["kind"].as_str(), Some("image-folder"));
         assert_eq!(table["train"]["vae"]["epochs"].as_integer(), Some(100));
+    }
+
+    #[test]
+    fn penalties_and_falling_rates_are_kept() {
+        let args = json!({ "dataset": "omniglot", "learning_rate_vae": 1e-4, "learning_rate_min_vae": 1e-5,
+            "learning_rate_dae": 3e-4, "learning_rate_min_dae": 3e-4, "weight_decay_norm_vae": 1e-2,
+            "weight_decay_norm_dae": 1e-3, "ema_decay": 0.9999 });
+        let table = of(args, ImageShape { channels: 1, height: 28, width: 28, bits: 1 });
+        let (train, lsgm) = (&table["train"], &table["train"]["lsgm"]);
+        let number = |value: &Value| value.as_float().unwrap();
+        assert!((number(&lsgm["vae_final_ratio"]) - 0.1).abs() < 1e-12);
+        assert_eq!((number(&lsgm["final_ratio"]), number(&train["ema_decay"])), (1.0, 0.9999));
+        assert_eq!((number(&lsgm["regularizer"]), number(&train["vae"]["regularizer"])), (1e-2, 1e-2));
+        assert_eq!(number(&lsgm["prior_regularizer"]), 1e-3);
     }
 }

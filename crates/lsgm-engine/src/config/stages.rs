@@ -119,6 +119,8 @@ pub struct LsgmStage {
     pub encoder_gradient_warmup: f64,
     /// Weight of the autoencoder's own penalty, as in stage 1.
     pub regularizer: f64,
+    /// Weight of a penalty on the prior, the sum of the spectral norms of its convolutions; 0 is off.
+    pub prior_regularizer: f64,
     /// Optimizer of the prior.
     pub prior_optimizer: OptimizerConfig,
     /// Highest learning rate of the prior.
@@ -131,6 +133,9 @@ pub struct LsgmStage {
     pub warmup: f64,
     /// Learning rates at the end of the cosine decay, as a share of the highest.
     pub final_ratio: f64,
+    /// The same for encoder and decoder, where it is to be another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vae_final_ratio: Option<f64>,
     /// Largest global gradient norm of each of the two parts; longer gradients are scaled down to it.
     pub gradient_clip: f64,
 }
@@ -152,12 +157,14 @@ impl Default for LsgmStage {
             kl_balance: false,
             encoder_gradient_warmup: 0.0,
             regularizer: 1e-2,
+            prior_regularizer: 0.0,
             prior_optimizer: OptimizerConfig { kind: OptimizerKind::AdamW, ..OptimizerConfig::default() },
             prior_learning_rate: 1e-3,
             vae_optimizer: OptimizerConfig { kind: OptimizerKind::Adamax, ..OptimizerConfig::default() },
             vae_learning_rate: 1e-3,
             warmup: 0.02,
             final_ratio: 0.01,
+            vae_final_ratio: None,
             gradient_clip: 200.0,
         }
     }
@@ -276,10 +283,12 @@ impl LsgmStage {
         positive("train.lsgm.gradient_clip", self.gradient_clip)?;
         share("train.lsgm.warmup", self.warmup)?;
         share("train.lsgm.final_ratio", self.final_ratio)?;
+        share("train.lsgm.vae_final_ratio", self.vae_final_ratio.unwrap_or(self.final_ratio))?;
         share("train.lsgm.kl_annealing", self.kl_annealing)?;
         share("train.lsgm.kl_start", self.kl_start)?;
         share("train.lsgm.encoder_gradient_warmup", self.encoder_gradient_warmup)?;
         not_negative("train.lsgm.regularizer", self.regularizer)?;
+        not_negative("train.lsgm.prior_regularizer", self.prior_regularizer)?;
         balanced("train.lsgm", self.kl_balance, self.kl_annealing)?;
         self.check_algorithm()
     }
@@ -304,8 +313,8 @@ impl LsgmStage {
     /// Check the values that depend on the prior.
     ///
     /// # Errors
-    /// [`Error::Config`] for a term of the prior's own where prior and encoder share one pass through the network, and as
-    /// [`LsgmStage::check_sde`].
+    /// [`Error::Config`] for a term of the prior's own where prior and encoder share one pass through the network, for a
+    /// penalty on convolutions where the network has none, and as [`LsgmStage::check_sde`].
     pub fn validate_with(&self, prior: &PriorConfig) -> Result<()> {
         self.check_sde(&Sde::new(&prior.sde)?)?;
         if prior.network.has_loss() && !self.prior_only && self.algorithm != 3 {
@@ -315,6 +324,10 @@ impl LsgmStage {
                 self.algorithm
             );
             return Err(Error::config("prior.network.category_weight", message));
+        }
+        if self.prior_regularizer > 0.0 && !prior.network.has_convolutions() {
+            let message = "is about convolutions, and this prior.network has none: leave it at 0";
+            return Err(Error::config("train.lsgm.prior_regularizer", message));
         }
         Ok(())
     }
@@ -358,8 +371,12 @@ impl LsgmStage {
         annealed(0.0, 1.0, self.encoder_gradient_warmup, progress)
     }
 
-    pub(crate) fn schedule(&self) -> Schedule {
+    pub(crate) fn prior_schedule(&self) -> Schedule {
         Schedule { warmup: self.warmup, final_ratio: self.final_ratio }
+    }
+
+    pub(crate) fn vae_schedule(&self) -> Schedule {
+        Schedule { final_ratio: self.vae_final_ratio.unwrap_or(self.final_ratio), ..self.prior_schedule() }
     }
 }
 
@@ -385,6 +402,13 @@ mod tests {
             close(stage.regularizer_weight(progress), weight);
         }
         close(VaeStage { regularizer_start: None, ..stage }.regularizer_weight(0.0), 0.01);
+    }
+
+    #[test]
+    fn the_rate_of_the_autoencoder_can_fall_by_itself() {
+        let stage = LsgmStage { final_ratio: 1.0, vae_final_ratio: Some(0.1), warmup: 0.0, ..LsgmStage::default() };
+        assert_eq!((stage.prior_schedule().factor(1.0), stage.vae_schedule().factor(1.0)), (1.0, 0.1));
+        assert_eq!(LsgmStage { vae_final_ratio: None, ..stage }.vae_schedule().factor(1.0), 1.0);
     }
 
     #[test]

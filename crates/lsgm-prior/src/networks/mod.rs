@@ -135,6 +135,11 @@ impl NetworkConfig {
         matches!(self, Self::Mixture(_))
     }
 
+    /// Whether the network has convolutions, the smallest of which are matrices at each position.
+    pub fn has_convolutions(&self) -> bool {
+        matches!(self, Self::Unet(_) | Self::Ncsnpp(_))
+    }
+
     /// Whether the network adds a term of its own to the prior's objective ([`ScoreNetwork::forward_to`]).
     pub fn has_loss(&self) -> bool {
         matches!(self, Self::Mixture(config) if config.category_weight > 0.0)
