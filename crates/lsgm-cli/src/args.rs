@@ -173,6 +173,10 @@ pub(crate) struct SolverChoice {
     /// Time below which --context counts, in place of sample.context_below
     #[arg(long, value_name = "T")]
     pub(crate) context_below: Option<f64>,
+
+    /// Items drawn for each one wanted, of which the least surprising is kept, in place of sample.candidates
+    #[arg(long, value_name = "N", value_parser = positive())]
+    pub(crate) candidates: Option<usize>,
 }
 
 #[derive(Debug, Args)]

@@ -204,6 +204,12 @@ pub trait Autoencoder: Encoder + Decoder {
         Ok(None)
     }
 
+    /// How much there is of each of the items `x`, `[B]`, where they differ, such as the tokens of texts: what an item costs in
+    /// nats is held against it when samples are chosen (`sample.candidates`). `None`: all are of one size.
+    fn extent(&self, _x: &Tensor) -> Result<Option<Tensor>> {
+        Ok(None)
+    }
+
     /// Terms of the training loss that compare items `x` with what is decoded, such as a distance of spectra.
     fn auxiliary(&self, _x: &Tensor, _likelihood: &dyn Likelihood) -> Result<Vec<Auxiliary>> {
         Ok(Vec::new())

@@ -267,7 +267,7 @@ impl Terms {
 }
 
 /// The cross-entropy bound of each item, averaged over `samples` times that are stratified within the item.
-fn cross_entropy(model: &Model, latents: &LatentNormal, samples: usize, rng: &mut Rng) -> Result<Tensor> {
+pub(crate) fn cross_entropy(model: &Model, latents: &LatentNormal, samples: usize, rng: &mut Rng) -> Result<Tensor> {
     let items = latents.mean.dim(0)?;
     let offsets = rng.uniforms(items);
     let mut total: Option<Tensor> = None;

@@ -4,6 +4,7 @@
 //! neither what an item is nor how one is shown.
 
 mod budget;
+mod candidates;
 mod channels;
 mod config;
 mod contract;

@@ -1,9 +1,10 @@
 use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
-use lsgm_core::{Latents, Pass, Result, Rng};
+use lsgm_core::{Latents, Likelihood, Pass, Result, Rng};
 use lsgm_prior::solvers::{self, Rk45Options, probability_flow_rk45};
 
+use crate::candidates::{least, surprise};
 use crate::config::SampleConfig;
 use crate::model::Model;
 
@@ -14,14 +15,14 @@ pub struct Samples {
     pub items: Tensor,
     /// Latents at t = 0, `[N, C, *spatial]`.
     pub latents: Tensor,
-    /// Function evaluations of the solver, averaged over batches.
+    /// Function evaluations of the solver for an item, candidates that were not kept included; averaged over batches.
     pub nfe: f64,
     /// Wall time.
     pub seconds: f64,
 }
 
-/// Draw `count` items: noise at t = 1, the configured solver to t = 0, the decoder. `progress` is told the share
-/// that is done.
+/// Draw `count` items: noise at t = 1, the configured solver to t = 0, the decoder; where the config asks for several
+/// candidates, the least surprising of these. `progress` is told the share that is done.
 pub fn sample(
     model: &Model,
     count: usize,
@@ -35,12 +36,20 @@ pub fn sample(
     let (mut items, mut latents, mut nfe) = (Vec::new(), Vec::new(), 0.0);
     for start in (0..count).step_by(config.batch_size.max(1)) {
         let size = config.batch_size.min(count - start);
-        let z1 = model.prior.sample_base(size, config.temperature, DType::F32, device, rng)?;
-        let (z0, evaluations) = solvers::sample(&prior, &z1, &config.solver(), rng, &mut |_| Ok(()))?;
-        items.push(decode(model, z0.clone().into(), config, rng)?);
+        let (mut candidates, mut surprises) = (Vec::new(), Vec::new());
+        for round in 1..=config.candidates {
+            let z1 = model.prior.sample_base(size, config.temperature, DType::F32, device, rng)?;
+            let (z0, evaluations) = solvers::sample(&prior, &z1, &config.solver(), rng, &mut |_| Ok(()))?;
+            nfe += evaluations as f64 * size as f64;
+            let (item, surprise) = decode_candidate(model, z0.clone(), config, rng)?;
+            candidates.push((item, z0));
+            surprises.push(surprise);
+            let done = start as f64 + size as f64 * round as f64 / config.candidates as f64;
+            progress(done / count as f64);
+        }
+        let (chosen, z0) = choose(&candidates, &least(&surprises))?;
+        items.push(chosen);
         latents.push(z0);
-        nfe += evaluations as f64 * size as f64;
-        progress((start + size) as f64 / count as f64);
     }
     let latents = Tensor::cat(&latents, 0)?;
     Ok(Samples {
@@ -49,6 +58,31 @@ pub fn sample(
         nfe: nfe / count.max(1) as f64,
         seconds: clock.elapsed().as_secs_f64(),
     })
+}
+
+/// Decoded items, and how surprising each is where that is asked for.
+fn decode_candidate(model: &Model, z0: Tensor, config: &SampleConfig, rng: &mut Rng) -> Result<(Tensor, Vec<f64>)> {
+    let size = z0.dim(0)?;
+    let likelihood = model.autoencoder.decode(&z0.into(), &mut Pass::eval(rng))?;
+    let shown = show(likelihood.as_ref(), config, rng)?;
+    if config.candidates == 1 {
+        return Ok((shown, vec![0.0; size]));
+    }
+    // A mean need not be an item.
+    let item = if config.mean { likelihood.sample(1.0, rng)? } else { shown.clone() };
+    Ok((shown, surprise(model, &item, rng)?))
+}
+
+/// For each place, the item and the latents of one of the rounds.
+fn choose(rounds: &[(Tensor, Tensor)], chosen: &[usize]) -> Result<(Tensor, Tensor)> {
+    if let [(items, latents)] = rounds {
+        return Ok((items.clone(), latents.clone()));
+    }
+    let pick = |of: fn(&(Tensor, Tensor)) -> &Tensor| -> Result<Tensor> {
+        let rows = chosen.iter().enumerate().map(|(place, round)| of(&rounds[*round]).narrow(0, place, 1));
+        Ok(Tensor::cat(&rows.collect::<candle_core::Result<Vec<_>>>()?, 0)?)
+    };
+    Ok((pick(|(items, _)| items)?, pick(|(_, latents)| latents)?))
 }
 
 /// The denoising of `count` items: for each, `frames` moments from noise to data, decoded. The items are
@@ -146,6 +180,10 @@ fn to_noise(model: &Model, z0: &Tensor, tolerance: f64) -> Result<(Tensor, usize
 
 pub(crate) fn decode(model: &Model, z: Latents, config: &SampleConfig, rng: &mut Rng) -> Result<Tensor> {
     let likelihood = model.autoencoder.decode(&z, &mut Pass::eval(rng))?;
+    show(likelihood.as_ref(), config, rng)
+}
+
+fn show(likelihood: &dyn Likelihood, config: &SampleConfig, rng: &mut Rng) -> Result<Tensor> {
     if config.mean { likelihood.mean() } else { likelihood.sample(config.decoder_temperature, rng) }
 }
 

@@ -96,6 +96,20 @@ impl Dataset for Points {
     }
 }
 
+/// Items that are there already.
+struct Drawn(Tensor);
+
+impl Dataset for Drawn {
+    fn len(&self) -> usize {
+        self.0.dim(0).unwrap()
+    }
+
+    fn batch(&self, indices: &[usize], _: &mut Rng) -> Result<Batch> {
+        let rows: Vec<u32> = indices.iter().map(|i| *i as u32).collect();
+        Ok(Batch { x: self.0.index_select(&Tensor::new(rows, &Device::Cpu)?, 0)?, labels: None })
+    }
+}
+
 fn spec() -> ModelSpec {
     let prior: PriorConfig =
         toml::from_str("network = { kind = \"unet\", channels = 8, channel_multipliers = [1], attention = [] }")
@@ -160,6 +174,46 @@ fn an_interrupted_run_goes_on_bit_for_bit_in_both_stages() {
             .collect();
         assert!(steps.is_sorted_by(|a, b| a < b), "{steps:?}");
     }
+}
+
+#[test]
+fn a_penalty_keeps_the_norms_of_the_prior_low_and_goes_on_where_it_was() {
+    let penalised = |weight: f64| {
+        let mut c = config(0, 30);
+        c.lsgm.prior_regularizer = weight;
+        c
+    };
+    let norms = |t: &Trainer| {
+        let kernels = t.parameters().vars().into_iter().filter(|(name, _)| name.starts_with("prior.network."));
+        let penalty = lsgm_nn::optim::SpectralPenalty::new(kernels).unwrap();
+        penalty.value().unwrap().to_scalar::<f32>().unwrap()
+    };
+    let trained = |weight| {
+        let mut t = trainer(Points::default(), penalised(weight), None);
+        t.run(StageSelection::All, &Interrupt::default(), &mut ()).unwrap();
+        t
+    };
+    let (free, held) = (trained(0.0), trained(10.0));
+    assert!(norms(&held) < 0.9 * norms(&free), "{} {}", norms(&held), norms(&free));
+    let whole = held.checkpoint().unwrap();
+    let vectors = |c: &lsgm_engine::Checkpoint| c.optimizer.keys().filter(|k| k.starts_with("spectral/")).count();
+    assert!(vectors(&whole) > 0 && vectors(&free.checkpoint().unwrap()) == 0);
+
+    let interrupt = Interrupt::default();
+    let mut observer = |event: &Event<'_>| {
+        if matches!(event, Event::Step(_, 12)) {
+            interrupt.stop();
+        }
+        Ok(())
+    };
+    let mut first = trainer(Points::default(), penalised(10.0), None);
+    assert_eq!(first.run(StageSelection::All, &interrupt, &mut observer).unwrap(), Outcome::Interrupted);
+    let mut second = trainer(Points::default(), penalised(10.0), None);
+    second.restore(&first.checkpoint().unwrap()).unwrap();
+    second.run(StageSelection::All, &Interrupt::default(), &mut ()).unwrap();
+    let resumed = second.checkpoint().unwrap();
+    assert_eq!(bits(&resumed.model), bits(&whole.model));
+    assert_eq!(bits(&resumed.optimizer), bits(&whole.optimizer));
 }
 
 #[test]
@@ -415,6 +469,16 @@ fn a_trained_model_is_evaluated_sampled_and_interpolated() {
     let config = SampleConfig { batch_size: 3, ..SampleConfig::default() };
     let samples = sample(&frozen, 7, &config, &Device::Cpu, &mut rng, &mut |_| {}).unwrap();
     assert_eq!((samples.items.dims(), samples.latents.dims()), (&[7, 3][..], &[7, 2, 2, 2][..]));
+    // Of several candidates those are kept that the prior finds less surprising.
+    let surprise = |candidates| {
+        let config = SampleConfig { candidates, mean: false, decoder_temperature: 0.0, ..SampleConfig::default() };
+        let drawn = sample(&frozen, 32, &config, &Device::Cpu, &mut Rng::new(5), &mut |_| {}).unwrap();
+        assert_eq!((drawn.items.dims(), drawn.latents.dims()), (&[32, 3][..], &[32, 2, 2, 2][..]));
+        let found = evaluate(&frozen, &Drawn(drawn.items), 3, None, &evaluation, &Device::Cpu, &mut |_| {}).unwrap();
+        (found.cross_entropy.mean + found.neg_entropy.mean, drawn.nfe)
+    };
+    let ((one, nfe), (best, nfe_of_all)) = (surprise(1), surprise(6));
+    assert!(best < one - 0.5 && nfe_of_all > 4.0 * nfe, "{one} {best} {nfe} {nfe_of_all}");
     let x = Points::default().batch(&[0, 1], &mut rng).unwrap().x;
     let pairs = reconstruct(&frozen, &x, &config, &mut rng).unwrap();
     assert_eq!(pairs.dims(), [4, 3]);
@@ -445,6 +509,8 @@ fn configs_that_cannot_work_are_refused_with_the_key() {
         refused(|c| (c.vae.regularizer_start, c.vae.kl_annealing) = (Some(1.0), 0.0)).contains("regularizer_start")
     );
     assert!(refused(|c| c.lsgm.kl_balance = true).contains("give kl_annealing"));
+    assert!(refused(|c| c.lsgm.prior_regularizer = -1.0).contains("train.lsgm.prior_regularizer"));
+    assert!(refused(|c| c.lsgm.vae_final_ratio = Some(1.5)).contains("train.lsgm.vae_final_ratio"));
     assert!(refused(|c| c.lsgm.encoder_gradient_warmup = 2.0).contains("train.lsgm.encoder_gradient_warmup"));
     let mut c = config(1, 1);
     (c.vae.steps, c.vae.time_budget) = (None, Some("5 minutes".into()));
@@ -454,6 +520,10 @@ fn configs_that_cannot_work_are_refused_with_the_key() {
     let mut c = config(1, 1);
     (c.lsgm.algorithm, c.lsgm.weighting) = (2, Weighting::UnIw);
     assert!(c.lsgm.validate_with(&prior).unwrap_err().to_string().contains("train.lsgm.weighting"));
+    let prior: PriorConfig = toml::from_str("network = { kind = \"transformer\" }").unwrap();
+    let mut c = config(1, 1);
+    c.lsgm.prior_regularizer = 1e-2;
+    assert!(c.lsgm.validate_with(&prior).unwrap_err().to_string().contains("this prior.network has none"));
     let refused = |change: fn(&mut SampleConfig)| {
         let mut c = SampleConfig::default();
         change(&mut c);
@@ -463,6 +533,7 @@ fn configs_that_cannot_work_are_refused_with_the_key() {
     assert!(refused(|c| c.decoder_temperature = 0.5).contains("sample.mean = false"));
     assert!(refused(|c| c.context_below = 0.5).contains("without `sample.context`"));
     assert!(refused(|c| c.t_eps = Some(1.0)).contains("sample.t_eps"));
+    assert!(refused(|c| c.candidates = 0).contains("sample.candidates"));
 }
 
 /// The toy model with a term of its own beside the bound.

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use candle_core::Tensor;
+use candle_core::{D, DType, Tensor};
 use lsgm_core::{
     Autoencoder, Decoder, Encoder, Error, Init, LatentShape, Latents, Likelihood, Params, Pass, Posterior, Result, Rng,
     soft_clamp,
@@ -9,7 +9,7 @@ use lsgm_nn::{Embedding, Linear, init};
 
 use crate::autoregressive::{Autoregressive, NextToken};
 use crate::blocks::{Stack, fold, turned, unfold};
-use crate::categorical::Categorical;
+use crate::categorical::{Categorical, counted};
 use crate::config::{DecoderKind, TransformerConfig};
 
 /// Range of the soft clamp of posterior means and log standard deviations.
@@ -126,7 +126,12 @@ impl Decoder for TextVae {
     }
 }
 
-impl Autoencoder for TextVae {}
+impl Autoencoder for TextVae {
+    /// Tokens of each text, its end included.
+    fn extent(&self, x: &Tensor) -> Result<Option<Tensor>> {
+        Ok(Some(counted(x, self.alphabet.end)?.to_dtype(DType::F32)?.sum(D::Minus1)?))
+    }
+}
 
 impl std::fmt::Debug for TextVae {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -31,15 +31,16 @@ pub(super) fn sample(args: &Sample, registry: &Registry) -> Result<()> {
 
 /// What the arguments of a solver change in the config.
 pub(super) fn solver_overrides(choice: &SolverChoice) -> Vec<Override> {
-    let steps = choice.steps.map(|n| i64::try_from(n).unwrap_or(i64::MAX));
+    let whole = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
     let overrides = [
         Override::optional("sample.solver", "--solver", choice.solver.clone()),
-        Override::optional("sample.steps", "--steps", steps),
+        Override::optional("sample.steps", "--steps", choice.steps.map(whole)),
         Override::optional("sample.grid", "--grid", choice.grid.clone()),
         Override::optional("sample.tolerance", "--tol", choice.tol),
         Override::optional("sample.temperature", "--temperature", choice.temperature),
         Override::optional("sample.context", "--context", choice.context),
         Override::optional("sample.context_below", "--context-below", choice.context_below),
+        Override::optional("sample.candidates", "--candidates", choice.candidates.map(whole)),
     ];
     overrides.into_iter().flatten().collect()
 }
