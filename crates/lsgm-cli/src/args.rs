@@ -129,7 +129,7 @@ pub(crate) struct Sample {
     #[command(flatten)]
     pub(crate) batch_norm: BatchNormChoice,
 
-    /// Write the denoising of the first items, from noise to data, to this file as well
+    /// Write the denoising of the first items, from noise to data, to this file as well; it knows no candidates
     #[arg(long, value_name = "FILE")]
     pub(crate) film: Option<PathBuf>,
 }

@@ -204,8 +204,8 @@ pub trait Autoencoder: Encoder + Decoder {
         Ok(None)
     }
 
-    /// How much there is of each of the items `x`, `[B]`, where they differ, such as the tokens of texts: what an item costs in
-    /// nats is held against it when samples are chosen (`sample.candidates`). `None`: all are of one size.
+    /// How much there is of each of the items `x`, `[B]` and above 0, where they differ, such as the tokens of texts: what an
+    /// item costs in nats is held against it when samples are chosen (`sample.candidates`). `None`: all are of one size.
     fn extent(&self, _x: &Tensor) -> Result<Option<Tensor>> {
         Ok(None)
     }

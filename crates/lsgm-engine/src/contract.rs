@@ -33,6 +33,7 @@ impl Candidate<'_> {
         let latents = posterior.latents()?;
         let likelihood = check_decoder(self.model, x, &latents, rng)?;
         check_draws(likelihood.as_ref(), x, rng)?;
+        check_extent(self.model, x)?;
         if !uses_latent(self.model, x, &latents, rng)? {
             self.check_elsewhere(x, &latents, rng)?;
         }
@@ -160,6 +161,20 @@ fn check_decoder(model: &Model, x: &Tensor, latents: &Latents, rng: &mut Rng) ->
             wrong(format!("`Likelihood::log_prob` gave {value} nats for item {item} of the first batch"))
         }
         None => Ok(likelihood),
+    }
+}
+
+/// What an item costs can be held against its extent.
+fn check_extent(model: &Model, x: &Tensor) -> Result<()> {
+    let wrong = |message: String| Err(Error::contract("autoencoder", message));
+    let Some(extent) = model.autoencoder.extent(x)? else { return Ok(()) };
+    if extent.dims() != [x.dim(0)?] {
+        return wrong(format!("`Autoencoder::extent` gave {:?} for {} items", extent.dims(), x.dim(0)?));
+    }
+    let values = extent.to_dtype(DType::F64)?.to_vec1::<f64>()?;
+    match values.iter().position(|v| !(v.is_finite() && *v > 0.0)) {
+        Some(item) => wrong(format!("`Autoencoder::extent` gave {} for item {item}: it must be above 0", values[item])),
+        None => Ok(()),
     }
 }
 

@@ -4,7 +4,7 @@ use candle_core::{DType, Device, Tensor};
 use lsgm_core::{Latents, Likelihood, Pass, Result, Rng};
 use lsgm_prior::solvers::{self, Rk45Options, probability_flow_rk45};
 
-use crate::candidates::{least, surprise};
+use crate::candidates::{Candidates, surprise};
 use crate::config::SampleConfig;
 use crate::model::Model;
 
@@ -36,20 +36,25 @@ pub fn sample(
     let (mut items, mut latents, mut nfe) = (Vec::new(), Vec::new(), 0.0);
     for start in (0..count).step_by(config.batch_size.max(1)) {
         let size = config.batch_size.min(count - start);
-        let (mut candidates, mut surprises) = (Vec::new(), Vec::new());
+        let mut kept: Option<Candidates> = None;
+        // The same times and noise for all: what differs is the items.
+        let judge = rng.fork("candidates");
         for round in 1..=config.candidates {
             let z1 = model.prior.sample_base(size, config.temperature, DType::F32, device, rng)?;
             let (z0, evaluations) = solvers::sample(&prior, &z1, &config.solver(), rng, &mut |_| Ok(()))?;
             nfe += evaluations as f64 * size as f64;
-            let (item, surprise) = decode_candidate(model, z0.clone(), config, rng)?;
-            candidates.push((item, z0));
-            surprises.push(surprise);
+            let drawn = candidates(model, z0, config, judge.clone(), rng)?;
+            kept = Some(match kept {
+                None => drawn,
+                Some(kept) => kept.or_less_surprising(drawn)?,
+            });
             let done = start as f64 + size as f64 * round as f64 / config.candidates as f64;
             progress(done / count as f64);
         }
-        let (chosen, z0) = choose(&candidates, &least(&surprises))?;
-        items.push(chosen);
-        latents.push(z0);
+        if let Some(kept) = kept {
+            items.push(kept.items);
+            latents.push(kept.latents);
+        }
     }
     let latents = Tensor::cat(&latents, 0)?;
     Ok(Samples {
@@ -60,29 +65,17 @@ pub fn sample(
     })
 }
 
-/// Decoded items, and how surprising each is where that is asked for.
-fn decode_candidate(model: &Model, z0: Tensor, config: &SampleConfig, rng: &mut Rng) -> Result<(Tensor, Vec<f64>)> {
-    let size = z0.dim(0)?;
-    let likelihood = model.autoencoder.decode(&z0.into(), &mut Pass::eval(rng))?;
-    let shown = show(likelihood.as_ref(), config, rng)?;
-    if config.candidates == 1 {
-        return Ok((shown, vec![0.0; size]));
-    }
-    // A mean need not be an item.
-    let item = if config.mean { likelihood.sample(1.0, rng)? } else { shown.clone() };
-    Ok((shown, surprise(model, &item, rng)?))
-}
-
-/// For each place, the item and the latents of one of the rounds.
-fn choose(rounds: &[(Tensor, Tensor)], chosen: &[usize]) -> Result<(Tensor, Tensor)> {
-    if let [(items, latents)] = rounds {
-        return Ok((items.clone(), latents.clone()));
-    }
-    let pick = |of: fn(&(Tensor, Tensor)) -> &Tensor| -> Result<Tensor> {
-        let rows = chosen.iter().enumerate().map(|(place, round)| of(&rounds[*round]).narrow(0, place, 1));
-        Ok(Tensor::cat(&rows.collect::<candle_core::Result<Vec<_>>>()?, 0)?)
+/// Decode latents; where there is a choice, judge what comes of them.
+fn candidates(model: &Model, z0: Tensor, config: &SampleConfig, mut judge: Rng, rng: &mut Rng) -> Result<Candidates> {
+    let likelihood = model.autoencoder.decode(&z0.clone().into(), &mut Pass::eval(rng))?;
+    let items = show(likelihood.as_ref(), config, rng)?;
+    let surprise = match config.candidates {
+        1 => vec![0.0; z0.dim(0)?],
+        // A mean need not be an item; the mode is one.
+        _ if config.mean => surprise(model, &likelihood.sample(0.0, &mut judge)?, &mut judge)?,
+        _ => surprise(model, &items, &mut judge)?,
     };
-    Ok((pick(|(items, _)| items)?, pick(|(_, latents)| latents)?))
+    Ok(Candidates { items, latents: z0, surprise })
 }
 
 /// The denoising of `count` items: for each, `frames` moments from noise to data, decoded. The items are

@@ -7,7 +7,7 @@ use std::time::Instant;
 use candle_core::{DType, Device, Tensor, Var};
 use lsgm_core::{Dataset, Error, ParamStore, Pass, Result, Rng};
 use lsgm_nn::ops::is_synchronous;
-use lsgm_nn::optim::{Ema, GradientScale, Gradients, Optimizer, OptimizerConfig, SpectralPenalty};
+use lsgm_nn::optim::{Ema, GradientScale, Gradients, NormPenalty, Optimizer, OptimizerConfig};
 use lsgm_nn::{backward, with_checkpoints, with_precision};
 use lsgm_prior::Prior;
 
@@ -65,7 +65,7 @@ pub struct Trainer {
     frozen_prior: Prior,
     optimizers: BTreeMap<&'static str, Part>,
     /// Where `train.lsgm.prior_regularizer` asks for it.
-    prior_penalty: Option<SpectralPenalty>,
+    prior_penalty: Option<NormPenalty>,
     order: Order,
     rng: Rng,
     state: TrainState,
@@ -86,7 +86,9 @@ impl Trainer {
         run: Option<RunDir>,
     ) -> Result<Self> {
         config.validate()?;
+        config.lsgm.validate_with(&spec.prior)?;
         sampling.validate()?;
+        sampling.validate_with(&spec.prior)?;
         if data.is_empty() {
             let message = "the training split has no items: `Dataset::len` is 0";
             return Err(Error::config("data", message));
@@ -94,11 +96,10 @@ impl Trainer {
         let root = Rng::new(config.seed);
         let store = ParamStore::new(DType::F32, device, root.fork("parameters"));
         let model = spec.build(&store.root())?;
-        config.lsgm.check_sde(model.prior.sde())?;
         let ema = store.deep_copy()?;
         let frozen = if config.lsgm.averaged_prior { &ema } else { &store };
         let frozen_prior = Prior::new(&spec.prior, model.latent_shape(), &frozen.frozen_root().pp("prior"))?;
-        let prior_penalty = (config.lsgm.prior_regularizer > 0.0).then(|| prior_penalty(&store)).transpose()?;
+        let prior_penalty = prior_penalty(&config, &store)?;
         let rng = root.fork("training");
         let steps_per_epoch = data.len() as f64 / config.batch_size as f64;
         let budgets = (config.vae.budget()?.resolve(steps_per_epoch), config.lsgm.budget()?.resolve(steps_per_epoch));
@@ -404,7 +405,15 @@ impl Trainer {
                 }
             }
         }
-        Ok(total.unwrap_or_default())
+        let mut total = total.unwrap_or_default();
+        if let (Some(penalty), Some(part)) = (&self.prior_penalty, self.optimizers.get("prior")) {
+            // Once for a step, however many parts its batch has.
+            let graph = backward(&(penalty.value()? * self.config.lsgm.prior_regularizer)?)?;
+            let of_penalty = Gradients::collect(&graph, part.optimizer.vars());
+            let mut prior = total.iter_mut().filter(|(name, _)| *name == "prior");
+            prior.try_for_each(|(_, gradients)| gradients.add(&of_penalty))?;
+        }
+        Ok(total)
     }
 
     /// What a part of a batch, a `share` of it, adds to the gradients and to the values of the step.
@@ -435,15 +444,11 @@ impl Trainer {
     fn loss(&mut self, x: &Tensor, progress: f64) -> Result<Loss> {
         let mut pass = Pass::train(&mut self.rng);
         let (model, lsgm) = (&self.model, &self.config.lsgm);
-        let mut loss = match self.state.stage {
-            Stage::Vae => return vae_loss(model, x, &self.config.vae, progress, &mut pass),
-            _ if lsgm.prior_only => prior_loss(model, x, lsgm, &mut pass)?,
-            _ => lsgm_loss(model, &self.frozen_prior, x, lsgm, progress, &mut pass)?,
-        };
-        if let Some(penalty) = &self.prior_penalty {
-            loss.total = (loss.total + (penalty.value()? * lsgm.prior_regularizer)?)?;
+        match self.state.stage {
+            Stage::Vae => vae_loss(model, x, &self.config.vae, progress, &mut pass),
+            _ if lsgm.prior_only => prior_loss(model, x, lsgm, &mut pass),
+            _ => lsgm_loss(model, &self.frozen_prior, x, lsgm, progress, &mut pass),
         }
-        Ok(loss)
     }
 
     fn learning_rate(&self, part: &str, progress: f64) -> (f64, f64) {
@@ -559,10 +564,14 @@ impl std::fmt::Debug for Trainer {
 }
 
 /// What the state of the prior's penalty has in front of its names, as the moments of an optimizer have the part's.
-const PENALTY: &str = "spectral";
+const PENALTY: &str = "norms";
 
-fn prior_penalty(store: &ParamStore) -> Result<SpectralPenalty> {
-    SpectralPenalty::new(store.vars().into_iter().filter(|(name, _)| name.starts_with("prior.network.")))
+fn prior_penalty(config: &TrainConfig, store: &ParamStore) -> Result<Option<NormPenalty>> {
+    if config.lsgm.prior_regularizer == 0.0 {
+        return Ok(None);
+    }
+    let parameters = store.vars().into_iter().filter(|(name, _)| name.starts_with("prior.network."));
+    NormPenalty::new(parameters, config.lsgm.prior_regularizer_spectral).map(Some)
 }
 
 /// The tensors whose names begin with `part/`, without that.
@@ -571,9 +580,9 @@ fn under(part: &str, tensors: &BTreeMap<String, Tensor>) -> BTreeMap<String, Ten
     tensors.iter().filter_map(|(k, t)| Some((name(k)?, t.clone()))).collect()
 }
 
-/// Sheets during training need no more than the eye sees.
+/// Sheets during training need no more than the eye sees, and show the same latents each time.
 fn sheet_config(config: &SampleConfig) -> SampleConfig {
-    SampleConfig { tolerance: config.tolerance.max(1e-3), ..config.clone() }
+    SampleConfig { tolerance: config.tolerance.max(1e-3), candidates: 1, ..config.clone() }
 }
 
 fn normal_prior_samples(model: &Model, count: usize, device: &Device, rng: &mut Rng) -> Result<Tensor> {

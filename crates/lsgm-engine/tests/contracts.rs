@@ -30,6 +30,8 @@ enum Broken {
     LogProbNan,
     SampleShape,
     DecoderInput,
+    ExtentShape,
+    ExtentOfNothing,
 }
 
 const ITEMS: usize = 16;
@@ -102,7 +104,15 @@ impl Decoder for Model {
     }
 }
 
-impl Autoencoder for Model {}
+impl Autoencoder for Model {
+    fn extent(&self, x: &Tensor) -> Result<Option<Tensor>> {
+        match self.broken {
+            Broken::ExtentShape => Ok(Some(x.clone())),
+            Broken::ExtentOfNothing => Ok(Some(Tensor::new(&[1f32, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0], &Device::Cpu)?)),
+            _ => Ok(None),
+        }
+    }
+}
 
 struct Normal(Tensor, Broken);
 
@@ -158,6 +168,8 @@ fn a_broken_contract_is_told_by_part_and_method_before_the_first_step() {
         (Broken::LogProbShape, &["`likelihood`", "`Likelihood::log_prob`", "[8, 3]", "[8]"]),
         (Broken::LogProbNan, &["`likelihood`", "`Likelihood::log_prob`", "NaN nats"]),
         (Broken::SampleShape, &["`likelihood`", "`Likelihood::sample`", "[8, 2]", "[8, 3]"]),
+        (Broken::ExtentShape, &["`autoencoder`", "`Autoencoder::extent` gave [8, 3] for 8 items"]),
+        (Broken::ExtentOfNothing, &["`autoencoder`", "`Autoencoder::extent` gave 0 for item 1"]),
         (Broken::DecoderInput, &["`decoder`", "`Decoder::decode` failed on latents [8, 2, 4]"]),
     ] {
         let (message, steps) = train(broken);

@@ -33,7 +33,7 @@ pub enum PublishedName {
 /// * `stem`, `pre_process`, `enc_tower`, `progressive_input_cells`, `enc_sampler` and `nf_cells` are the encoder's;
 ///   `prior_ftr0`, `eps_conv`, `dec_tower`, `post_process` and `image_conditional` the decoder's.
 /// * The wrapper of synchronised batch norm is left out: `conv.0.bn.weight` is `conv.0.weight`.
-/// * `num_batches_tracked`, `weight_normalized` and the `mask` of a flow are redundant.
+/// * `num_batches_tracked` and `weight_normalized` are redundant.
 ///
 /// ```
 /// use lsgm_image::{PublishedName, published_name};
@@ -50,7 +50,7 @@ pub fn published_name(published: &str) -> PublishedName {
         m if DECODER.contains(&m) => "decoder",
         _ => return PublishedName::Unknown,
     };
-    if matches!(published.rsplit('.').next(), Some("num_batches_tracked" | "weight_normalized" | "mask")) {
+    if matches!(published.rsplit('.').next(), Some("num_batches_tracked" | "weight_normalized")) {
         return PublishedName::Redundant;
     }
     PublishedName::Ours(format!("{side}.{}", published.replace(".bn.", ".")))

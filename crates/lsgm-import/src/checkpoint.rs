@@ -236,6 +236,5 @@ fn averages(file: &mut TorchFile<'_>, optimizer: Id, weights: &[(String, Tensor)
 
 fn is_buffer(name: &str) -> bool {
     let last = name.rsplit('.').next().unwrap_or_default();
-    matches!(last, "running_mean" | "running_var" | "num_batches_tracked" | "weight_normalized" | "mask" | "is_active")
-        || name.ends_with("temb_fun.w")
+    matches!(last, "running_mean" | "running_var" | "num_batches_tracked" | "weight_normalized" | "is_active")
 }

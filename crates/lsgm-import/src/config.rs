@@ -45,36 +45,57 @@ fn data(args: &Json, image: &ImageShape) -> Table {
 
 /// What `args` say of the training; the rest is as usual here.
 fn train(args: &Json) -> Table {
-    let number = |key: &str| args.get(key).and_then(Json::as_i64).filter(|n| *n > 0).map(Value::Integer);
-    let rate = |key: &str| args.get(key).and_then(Json::as_f64).filter(|r| *r > 0.0).map(Value::Float);
-    let epochs = || number("epochs").unwrap_or(Value::Integer(100));
-    let mut train = Table::new();
-    let mut vae = Table::from_iter([("epochs".to_owned(), epochs())]);
-    let mut lsgm = Table::from_iter([("epochs".to_owned(), epochs())]);
-    let copy = |table: &mut Table, key: &str, value: Option<Value>| {
-        table.extend(value.map(|value| (key.to_owned(), value)));
-    };
-    // Theirs is that of one process of many.
-    let processes = |key: &str| args.get(key).and_then(Json::as_i64).filter(|n| *n > 0).unwrap_or(1);
-    let all = processes("num_process_per_node").saturating_mul(processes("num_proc_node"));
-    let batch = args.get("batch_size").and_then(Json::as_i64).filter(|n| *n > 0).map(|n| n.saturating_mul(all));
-    copy(&mut train, "batch_size", batch.map(Value::Integer));
-    copy(&mut vae, "learning_rate", rate("learning_rate_vae"));
-    copy(&mut lsgm, "vae_learning_rate", rate("learning_rate_vae"));
-    copy(&mut lsgm, "prior_learning_rate", rate("learning_rate_dae"));
-    let final_ratio = |rate: &str, least: &str| match (args.get(rate)?.as_f64()?, args.get(least)?.as_f64()?) {
-        (rate, least) if least > 0.0 && least <= rate => Some(Value::Float(least / rate)),
+    let real = |key: &str| args.get(key).and_then(Json::as_f64);
+    let whole = |key: &str| args.get(key).and_then(Json::as_i64).filter(|n| *n > 0);
+    let positive = |key: &str| real(key).filter(|v| *v > 0.0).map(Value::Float);
+    let penalty = |key: &str| real(key).filter(|v| *v >= 0.0).map(Value::Float);
+    let share = |part: &str, of: &str| match (real(part)?, real(of)?) {
+        (part, of) if part > 0.0 && part <= of => Some(Value::Float(part / of)),
         _ => None,
     };
-    copy(&mut lsgm, "vae_final_ratio", final_ratio("learning_rate_vae", "learning_rate_min_vae"));
-    copy(&mut lsgm, "final_ratio", final_ratio("learning_rate_dae", "learning_rate_min_dae"));
-    copy(&mut vae, "regularizer", rate("weight_decay_norm_vae"));
-    copy(&mut lsgm, "regularizer", rate("weight_decay_norm_vae"));
-    copy(&mut lsgm, "prior_regularizer", rate("weight_decay_norm_dae"));
-    copy(&mut train, "ema_decay", rate("ema_decay").filter(|decay| decay.as_float().is_some_and(|decay| decay < 1.0)));
-    train.insert("vae".into(), vae.into());
-    train.insert("lsgm".into(), lsgm.into());
-    train
+    let epochs = Some(Value::Integer(whole("epochs").unwrap_or(100)));
+    let (warmup, rate) = (share("warmup_epochs", "epochs"), positive("learning_rate_vae"));
+    let falling = share("learning_rate_min_vae", "learning_rate_vae");
+    // Each of the two stages has a program of its own, and the arguments of one.
+    let joint = args.get("learning_rate_dae").is_some() || args.get("weight_decay_norm_dae").is_some();
+    let (vae, lsgm) = if joint {
+        let spectral = args.get("custom_conv_dae").and_then(Json::as_bool).map(|custom| Value::Boolean(!custom));
+        let lsgm = [
+            ("epochs", epochs.clone()),
+            ("warmup", warmup),
+            ("vae_learning_rate", rate),
+            ("vae_final_ratio", falling),
+            ("regularizer", penalty("weight_decay_norm_vae")),
+            ("prior_learning_rate", positive("learning_rate_dae")),
+            ("final_ratio", share("learning_rate_min_dae", "learning_rate_dae")),
+            ("prior_regularizer", penalty("weight_decay_norm_dae")),
+            ("prior_regularizer_spectral", spectral),
+        ];
+        (given([("epochs", epochs)]), given(lsgm))
+    } else {
+        let vae = [
+            ("epochs", epochs.clone()),
+            ("warmup", warmup),
+            ("learning_rate", rate),
+            ("final_ratio", falling),
+            ("regularizer", penalty("weight_decay_norm")),
+        ];
+        (given(vae), given([("epochs", epochs)]))
+    };
+    // Theirs is that of one process of many.
+    let processes = |key: &str| whole(key).unwrap_or(1);
+    let all = processes("num_process_per_node").saturating_mul(processes("num_proc_node"));
+    given([
+        ("batch_size", whole("batch_size").map(|items| Value::Integer(items.saturating_mul(all)))),
+        ("ema_decay", real("ema_decay").filter(|decay| (0.0..1.0).contains(decay)).map(Value::Float)),
+        ("vae", Some(vae.into())),
+        ("lsgm", Some(lsgm.into())),
+    ])
+}
+
+/// The keys that have a value.
+fn given<const N: usize>(entries: [(&str, Option<Value>); N]) -> Table {
+    entries.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect()
 }
 
 #[cfg(test)]
@@ -110,15 +131,26 @@ mod tests {
 
     #[test]
     fn penalties_and_falling_rates_are_kept() {
-        let args = json!({ "dataset": "omniglot", "learning_rate_vae": 1e-4, "learning_rate_min_vae": 1e-5,
-            "learning_rate_dae": 3e-4, "learning_rate_min_dae": 3e-4, "weight_decay_norm_vae": 1e-2,
-            "weight_decay_norm_dae": 1e-3, "ema_decay": 0.9999 });
-        let table = of(args, ImageShape { channels: 1, height: 28, width: 28, bits: 1 });
+        let omniglot = ImageShape { channels: 1, height: 28, width: 28, bits: 1 };
+        let joint = json!({ "dataset": "omniglot", "epochs": 1500, "warmup_epochs": 20, "learning_rate_vae": 1e-4,
+            "learning_rate_min_vae": 1e-5, "learning_rate_dae": 3e-4, "learning_rate_min_dae": 3e-4,
+            "weight_decay_norm_vae": 0.0, "weight_decay_norm_dae": 1e-3, "custom_conv_dae": true, "ema_decay": 0.9999 });
+        let table = of(joint, omniglot);
         let (train, lsgm) = (&table["train"], &table["train"]["lsgm"]);
         let number = |value: &Value| value.as_float().unwrap();
         assert!((number(&lsgm["vae_final_ratio"]) - 0.1).abs() < 1e-12);
+        assert!((number(&lsgm["warmup"]) - 20.0 / 1500.0).abs() < 1e-12);
         assert_eq!((number(&lsgm["final_ratio"]), number(&train["ema_decay"])), (1.0, 0.9999));
-        assert_eq!((number(&lsgm["regularizer"]), number(&train["vae"]["regularizer"])), (1e-2, 1e-2));
-        assert_eq!(number(&lsgm["prior_regularizer"]), 1e-3);
+        assert_eq!((number(&lsgm["regularizer"]), number(&lsgm["prior_regularizer"])), (0.0, 1e-3));
+        assert_eq!(lsgm["prior_regularizer_spectral"].as_bool(), Some(false));
+        assert_eq!(train["vae"].as_table().unwrap().keys().collect::<Vec<_>>(), ["epochs"]);
+
+        let alone = json!({ "dataset": "omniglot", "epochs": 200, "learning_rate_vae": 1e-2,
+            "learning_rate_min_vae": 1e-4, "weight_decay_norm": 3e-2 });
+        let table = of(alone, omniglot);
+        let vae = &table["train"]["vae"];
+        assert_eq!((number(&vae["learning_rate"]), number(&vae["regularizer"])), (1e-2, 3e-2));
+        assert!((number(&vae["final_ratio"]) - 0.01).abs() < 1e-12);
+        assert_eq!(table["train"]["lsgm"].as_table().unwrap().keys().collect::<Vec<_>>(), ["epochs"]);
     }
 }

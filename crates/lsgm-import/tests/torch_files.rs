@@ -107,6 +107,20 @@ fn averages_come_from_the_optimizers_state_in_the_order_of_parameters() {
     let averages = read(&bench.zip(file(state(&[2])))).unwrap().autoencoder.unwrap().averages;
     let values: Vec<_> = averages.iter().map(|(name, t)| (name.as_str(), t.to_vec1::<f32>().unwrap())).collect();
     assert_eq!(values, [("stem.bias", vec![6.0, 7.0]), ("stem.weight", vec![4.0, 5.0])]);
+    // Fourier frequencies have a number too, though they are not trained and have no average.
+    let entry = |at: i64| dict(&[("ema", tensor("0", 12, at, &[2], &[1]))]);
+    let numbered = [&b"}("[..], &int(0), &entry(8), &int(2), &entry(10), b"u"].concat();
+    let parameter = |at: i64| tensor("0", 12, at, &[2], &[1]);
+    let weights_of_prior = state_dict(&[
+        ("mixing_logit", parameter(0)),
+        ("temb_fun.w", parameter(2)),
+        ("all_modules.0.bias", parameter(4)),
+    ]);
+    let optimizer = dict(&[("state", numbered), ("param_groups", list(&[]))]);
+    let prior = dict(&[("args", args()), ("dae_state_dict", weights_of_prior), ("dae_optimizer", optimizer)]);
+    let averages = read(&bench.zip(prior)).unwrap().prior.unwrap().averages;
+    let values: Vec<_> = averages.iter().map(|(name, t)| (name.as_str(), t.to_vec1::<f32>().unwrap())).collect();
+    assert_eq!(values, [("all_modules.0.bias", vec![10.0, 11.0]), ("mixing_logit", vec![8.0, 9.0])]);
     // An optimizer of something else.
     assert!(read(&bench.zip(file(state(&[1, 2])))).unwrap().autoencoder.unwrap().averages.is_empty());
 }

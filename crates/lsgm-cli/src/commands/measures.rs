@@ -74,7 +74,7 @@ fn samples(run: &Run, count: usize, stick: &mut Stick<'_>) -> Result<(Vec<Measur
         progress.update(share, "");
     })?;
     drop(progress);
-    let sampling = format!("{count} samples, {}: {:.0} NFE, {:.2} s", config.solver, drawn.nfe, drawn.seconds);
+    let sampling = super::sheets::sampling(count, config, &drawn);
     let mut measures = stick.hold("samples", |y| run.modality.measure_samples(&drawn.items, y))?;
     let playing = run.modality.seconds().map(|seconds| seconds * count as f64);
     measures.extend(playing.map(|playing| real_time_factor("sampling", drawn.seconds, playing)));

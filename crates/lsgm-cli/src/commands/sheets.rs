@@ -4,7 +4,7 @@ use std::path::Path;
 
 use candle_core::Tensor;
 use lsgm_core::{Arrangement, Artifact, Rng, Split};
-use lsgm_engine::InfillOptions;
+use lsgm_engine::{InfillOptions, SampleConfig, Samples};
 
 use crate::args::{Infill, Interpolate, ItemChoice, Reconstruct, Sample, SolverChoice};
 use crate::output::Output;
@@ -129,13 +129,22 @@ pub(super) fn samples(run: &Run, count: usize, seed: u64) -> Result<Sheet> {
     let samples = lsgm_engine::sample(&run.model, count, config, &run.device, &mut rng, &mut |share| {
         progress.update(share, "");
     })?;
-    let caption = format!("{count} samples, {}: {:.0} NFE, {:.2} s", config.solver, samples.nfe, samples.seconds);
+    let caption = sampling(count, config, &samples);
     Ok(Sheet { items: samples.items, arrangement: Arrangement::Samples, caption })
+}
+
+/// How samples were drawn, in a line.
+pub(super) fn sampling(count: usize, config: &SampleConfig, samples: &Samples) -> String {
+    let chosen = match config.candidates {
+        1 => String::new(),
+        n => format!(", each the least surprising of {n}"),
+    };
+    format!("{count} samples{chosen}, {}: {:.0} NFE, {:.2} s", config.solver, samples.nfe, samples.seconds)
 }
 
 /// The way of `count` items from noise to data.
 fn film(run: &Run, count: usize, seed: u64) -> Result<Sheet> {
-    // The generator of the samples, so that these start from the noise of the first of them.
+    // The generator of the samples, so that these start from the noise of the first of them, before any choice.
     let mut rng = Rng::new(seed).fork("sample");
     let config = &run.config.sample;
     let film = lsgm_engine::film(&run.model, count, FILM_FRAMES, config, &run.device, &mut rng)?;

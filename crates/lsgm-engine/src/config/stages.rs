@@ -119,8 +119,11 @@ pub struct LsgmStage {
     pub encoder_gradient_warmup: f64,
     /// Weight of the autoencoder's own penalty, as in stage 1.
     pub regularizer: f64,
-    /// Weight of a penalty on the prior, the sum of the spectral norms of its convolutions; 0 is off.
+    /// Weight of the same penalty on the prior, on the spectral norms of its convolutions and the largest scale of each group
+    /// norm; 0 is off.
     pub prior_regularizer: f64,
+    /// Whether that penalty has the spectral norms in it.
+    pub prior_regularizer_spectral: bool,
     /// Optimizer of the prior.
     pub prior_optimizer: OptimizerConfig,
     /// Highest learning rate of the prior.
@@ -158,6 +161,7 @@ impl Default for LsgmStage {
             encoder_gradient_warmup: 0.0,
             regularizer: 1e-2,
             prior_regularizer: 0.0,
+            prior_regularizer_spectral: true,
             prior_optimizer: OptimizerConfig { kind: OptimizerKind::AdamW, ..OptimizerConfig::default() },
             prior_learning_rate: 1e-3,
             vae_optimizer: OptimizerConfig { kind: OptimizerKind::Adamax, ..OptimizerConfig::default() },
@@ -326,7 +330,7 @@ impl LsgmStage {
             return Err(Error::config("prior.network.category_weight", message));
         }
         if self.prior_regularizer > 0.0 && !prior.network.has_convolutions() {
-            let message = "is about convolutions, and this prior.network has none: leave it at 0";
+            let message = "is for networks of convolutions, and this prior.network has none: leave it at 0";
             return Err(Error::config("train.lsgm.prior_regularizer", message));
         }
         Ok(())

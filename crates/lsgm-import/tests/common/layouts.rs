@@ -133,9 +133,6 @@ pub(crate) fn published(store: &ParamStore, prefixes: &[&str]) -> Weights {
             }
             "log_weight_norm" => {
                 weights.insert(format!("{path}.weight_normalized"), tensor.clone());
-                if name.starts_with("nf_cells.") {
-                    weights.insert(format!("{path}.mask"), tensor.clone());
-                }
             }
             _ => {}
         }

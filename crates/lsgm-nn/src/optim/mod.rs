@@ -2,12 +2,12 @@
 
 mod composed;
 mod gradients;
+mod norm_penalty;
 mod optimizer;
 mod scale;
 mod slices;
-mod spectral;
 
 pub use gradients::Gradients;
+pub use norm_penalty::NormPenalty;
 pub use optimizer::{Ema, Optimizer, OptimizerConfig, OptimizerKind};
 pub use scale::GradientScale;
-pub use spectral::SpectralPenalty;

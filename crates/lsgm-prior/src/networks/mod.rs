@@ -135,7 +135,7 @@ impl NetworkConfig {
         matches!(self, Self::Mixture(_))
     }
 
-    /// Whether the network has convolutions, the smallest of which are matrices at each position.
+    /// Whether the network is made of convolutions and group norms, which `train.lsgm.prior_regularizer` is for.
     pub fn has_convolutions(&self) -> bool {
         matches!(self, Self::Unet(_) | Self::Ncsnpp(_))
     }
