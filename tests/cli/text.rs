@@ -129,6 +129,19 @@ fn a_tokenizer_of_ones_own_serves_a_training() {
     let given = TINY.replace("kind = \"bpe\"\nvocabulary = 400", "kind = \"file\"\nfrom = \"t.json\"");
     bench.write("given.toml", given);
     bench.lsgm("train given.toml --out run --stage vae").succeeds();
+    // The same from the cache of the hub.
+    let repo = bench.path("hf/hub/models--own--words");
+    let commit = "0123456789abcdef0123456789abcdef01234567";
+    std::fs::create_dir_all(repo.join("snapshots").join(commit)).unwrap();
+    std::fs::create_dir_all(repo.join("refs")).unwrap();
+    std::fs::write(repo.join("refs/main"), commit).unwrap();
+    std::fs::copy(bench.path("t.json"), repo.join("snapshots").join(commit).join("tokenizer.json")).unwrap();
+    let hub = TINY.replace("kind = \"bpe\"\nvocabulary = 400", "kind = \"hub\"\nfrom = \"own/words\"");
+    bench.write("hub.toml", hub.clone());
+    bench.lsgm("train hub.toml --out hub --stage vae").succeeds();
+    assert_eq!(read(&bench, "hub/assets/tokenizer.json"), read(&bench, "run/assets/tokenizer.json"));
+    bench.write("hub.toml", hub.replace("own/words", "own/none"));
+    bench.lsgm("train hub.toml --out none").fails(2, &["data.tokenizer.from", "own/none", "hf download own/none"]);
     bench.lsgm("data tokenizer tiny.toml").fails(2, &["`binary` has no tokenizer"]);
 }
 

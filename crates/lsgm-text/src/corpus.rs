@@ -22,9 +22,14 @@ pub struct Counts {
     pub dropped: usize,
     /// Tokens that stand for something the tokenizer does not know.
     pub unknown: usize,
+    /// Entries among the first thousand that the tokenizer gives back otherwise than they stand, such as in lower case.
+    pub altered: usize,
     /// Windows line ends, read as `\n`.
     pub carriage_returns: usize,
 }
+
+/// Entries that are decoded again, to see whether a tokenizer keeps them.
+const DECODED: usize = 1000;
 
 /// One item: a stretch of the tokens.
 #[derive(Debug, Clone, Copy)]
@@ -82,7 +87,7 @@ impl Corpus {
     pub fn open(config: &TextConfig, tokenizer: &Tokenizer, split: Split, dir: Option<&Path>) -> Result<Self> {
         let texts = config.texts(split, dir)?;
         let mut reading = Reading::new(config, tokenizer);
-        let mut refused = None;
+        let (mut refused, mut decoded, mut altered) = (None, 0, 0);
         let tally = texts.visit(&mut |piece| {
             let tokens = match tokenizer.encode(piece.text) {
                 Ok(tokens) => tokens,
@@ -91,6 +96,10 @@ impl Corpus {
                     return Ok(ControlFlow::Break(()));
                 }
             };
+            if piece.begins && piece.ends && decoded < DECODED {
+                decoded += 1;
+                altered += usize::from(tokenizer.alters(piece.text, &tokens));
+            }
             reading.take(tokens, piece.begins, piece.ends);
             Ok(if reading.is_refused() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })?;
@@ -102,6 +111,7 @@ impl Corpus {
             let (entry, length) = (reading.counts.entries + 1, config.length);
             return Err(TextError::Overlong { origin, entry, split: split_name, length, most: length - 1 }.into());
         }
+        reading.counts.altered = altered;
         reading.counts.empty = tally.empty;
         reading.counts.carriage_returns = tally.carriage_returns;
         let corpus = reading.finish(split == Split::Train);
@@ -123,6 +133,11 @@ impl Corpus {
             (c.split, "entries are longer than an item and were split"),
             (c.dropped, "entries are longer than an item and were left out"),
             (c.unknown, "tokens are unknown to the tokenizer: the likelihood does not tell what they stood for"),
+            (
+                c.altered,
+                "of the first thousand come back from the tokenizer otherwise than they stand: the likelihood is of what comes \
+                 back",
+            ),
             (c.carriage_returns, "Windows line ends were read as plain ones"),
         ];
         let told: Vec<String> = told.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();

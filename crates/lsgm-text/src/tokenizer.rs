@@ -126,6 +126,13 @@ impl Tokenizer {
         }
     }
 
+    /// Whether `tokens` of `text` stand for another text, though the tokenizer knows all of it: one in lower case, or without
+    /// accents. White space around it does not count.
+    pub(crate) fn alters(&self, text: &str, tokens: &[u32]) -> bool {
+        let known = tokens.iter().all(|t| Some(*t) != self.unknown);
+        known && self.decode(tokens).is_ok_and(|found| found.trim() != text.trim())
+    }
+
     /// The tokens of a text, without its end.
     ///
     /// # Errors

@@ -118,6 +118,21 @@ fn long_training_entries_are_cut_elsewhere_at_each_visit_and_others_are_not() {
 }
 
 #[test]
+fn texts_that_a_tokenizer_changes_are_counted() {
+    let folder = Folder::new("Upper case\nlower case\n Space before\nUpper again\n");
+    let bytes = Tokenizer::bytes().unwrap();
+    let altered = |tokenizer: &Tokenizer| {
+        Corpus::open(&config(32), tokenizer, Split::Train, Some(folder.path())).unwrap().counts().altered
+    };
+    assert_eq!(altered(&bytes), 0);
+    let mut json: serde_json::Value = serde_json::from_slice(&bytes.to_json().unwrap()).unwrap();
+    json["normalizer"] = serde_json::json!({ "type": "Lowercase" });
+    assert_eq!(altered(&Tokenizer::from_json(json.to_string().as_bytes(), None, "lower").unwrap()), 3);
+    // What is unknown is counted as such.
+    assert_eq!(altered(&Tokenizer::characters(&"lower cas".chars().collect()).unwrap()), 0);
+}
+
+#[test]
 fn unknown_characters_are_counted() {
     let folder = Folder::new("abc\n");
     let tokenizer = Tokenizer::characters(&"abc".chars().collect()).unwrap();
