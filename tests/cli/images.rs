@@ -46,7 +46,7 @@ fn encoded(image: impl Into<DynamicImage>, format: image::ImageFormat) -> Vec<u8
     bytes.into_inner()
 }
 
-fn png(image: impl Into<DynamicImage>) -> Vec<u8> {
+pub(crate) fn png(image: impl Into<DynamicImage>) -> Vec<u8> {
     encoded(image, image::ImageFormat::Png)
 }
 

@@ -138,17 +138,19 @@ impl NvaeConfig {
         for (key, value) in [
             ("encoder_channels", self.encoder_channels),
             ("decoder_channels", self.decoder_channels),
-            ("preprocess_blocks", self.preprocess_blocks),
-            ("preprocess_cells", self.preprocess_cells),
-            ("postprocess_cells", self.postprocess_cells),
             ("latent_scales", self.latent_scales),
             ("groups_per_scale", self.groups_per_scale),
             ("latent_channels", self.latent_channels),
-            ("encoder_cells", self.encoder_cells),
-            ("decoder_cells", self.decoder_cells),
         ] {
             if value == 0 {
                 return refuse(key, "give at least 1");
+            }
+        }
+        // The last cell of a block is the one that halves or doubles.
+        for (key, cells) in [("preprocess_cells", self.preprocess_cells), ("postprocess_cells", self.postprocess_cells)]
+        {
+            if cells == 0 && self.preprocess_blocks > 0 {
+                return refuse(key, "give at least 1, or set preprocess_blocks = 0");
             }
         }
         self.validate_scales()?;

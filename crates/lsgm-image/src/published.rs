@@ -87,7 +87,8 @@ impl NvaeConfig {
             flows: number_or(args, "num_nf", 0)?,
             progressive_input: match text_or(args, "progressive_input_vae", "none")? {
                 "none" => false,
-                "input_skip" => true,
+                // Published models of one scale have no cells for it.
+                "input_skip" => number(args, "num_latent_scales")? > 1,
                 other => return unknown("progressive_input_vae", other, "none, input_skip"),
             },
             log_sigma_clamp: match args.get("log_sig_q_scale") {

@@ -3,6 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 use lsgm_core::{Autoencoder, Decoder, Encoder, Latents, ParamStore, Pass, Rng};
 use lsgm_image::{CellKind, ImageShape, Nvae, NvaeConfig, PixelLikelihood};
+use lsgm_nn::ops;
 
 const RGB: ImageShape = ImageShape { channels: 3, height: 16, width: 24, bits: 8 };
 
@@ -59,6 +60,30 @@ fn groups_of_the_smallest_size_are_the_priors_and_the_others_go_beside() {
     assert_ne!(draw(5), draw(6));
     let wrong = Latents { side: vec![z.prior.clone()], ..z };
     assert!(nvae.decode(&wrong, &mut Pass::eval(&mut Rng::new(4))).err().unwrap().to_string().contains("side latents"));
+}
+
+/// `Σ σ_max + Σ max |γ|`, from the weights as convolutions use them.
+#[test]
+fn the_penalty_is_about_every_convolution_and_every_batch_norm() {
+    let (store, nvae) = build(&NvaeConfig { flows: 0, cells: CellKind::ResBnswish, ..hierarchical() }, RGB);
+    let tensors = store.tensors();
+    let scalar = |t: Tensor| f64::from(t.to_scalar::<f32>().unwrap());
+    let mut expected = 0.0;
+    for (name, weight) in &tensors {
+        let Some(path) = name.strip_suffix(".weight") else { continue };
+        expected += match (tensors.get(&format!("{path}.log_weight_norm")), weight.dims()) {
+            (Some(log_norm), [rows, ..]) => {
+                let kernel = ops::weight_norm(weight, &log_norm.flatten_all().unwrap().exp().unwrap(), 1e-5).unwrap();
+                let start = Tensor::zeros(*rows, DType::F32, &Device::Cpu).unwrap();
+                scalar(ops::spectral_norm(&kernel, &start, 200).unwrap().0)
+            }
+            (None, [_]) => scalar(weight.abs().unwrap().max(0).unwrap()),
+            _ => 0.0,
+        };
+    }
+    // Each look brings the power iteration nearer.
+    let found = (0..60).fold(0.0, |_, _| scalar(nvae.regularizer().unwrap().unwrap()));
+    assert!((found - expected).abs() < 1e-3 * expected, "{found} {expected}");
 }
 
 #[test]

@@ -13,8 +13,12 @@ pub fn sections(args: &Json, architecture: &Architecture) -> Table {
     table.insert("modality".into(), if binary { "binary" } else { "image" }.into());
     table.insert("data".into(), data(args, &architecture.image).into());
     table.insert("train".into(), train(args).into());
+    let real = |key: &str| args.get(key).and_then(Json::as_f64).filter(|v| *v > 0.0).map(Value::Float);
     // Published samplers go on to here, past the cut-off of the training.
-    table.insert("sample".into(), Table::from_iter([("t_eps".to_owned(), Value::Float(1e-5))]).into());
+    let (t_eps, tolerance) = (real("eval_ode_eps"), real("eval_ode_solver_tol"));
+    let sample = [("t_eps", Some(t_eps.clone().unwrap_or(Value::Float(1e-5)))), ("tolerance", tolerance.clone())];
+    table.insert("sample".into(), given(sample).into());
+    table.insert("evaluate".into(), given([("ode_t_eps", t_eps), ("ode_tolerance", tolerance)]).into());
     table
 }
 
@@ -127,6 +131,21 @@ mod tests {
             of(json!({ "dataset": "lsun_church_64" }), ImageShape { channels: 3, height: 64, width: 64, bits: 8 });
         assert_eq!(table["data"]["kind"].as_str(), Some("image-folder"));
         assert_eq!(table["train"]["vae"]["epochs"].as_integer(), Some(100));
+    }
+
+    #[test]
+    fn the_ode_goes_on_to_where_the_arguments_say() {
+        let cifar = ImageShape { channels: 3, height: 32, width: 32, bits: 8 };
+        let table = of(json!({ "dataset": "cifar10", "eval_ode_eps": 1e-6, "eval_ode_solver_tol": 1e-5 }), cifar);
+        assert_eq!(
+            (table["sample"]["t_eps"].as_float(), table["sample"]["tolerance"].as_float()),
+            (Some(1e-6), Some(1e-5))
+        );
+        let evaluate = &table["evaluate"];
+        assert_eq!((evaluate["ode_t_eps"].as_float(), evaluate["ode_tolerance"].as_float()), (Some(1e-6), Some(1e-5)));
+        let table = of(json!({ "dataset": "cifar10" }), cifar);
+        assert_eq!(table["sample"]["t_eps"].as_float(), Some(1e-5));
+        assert!(table["sample"].get("tolerance").is_none() && table["evaluate"].as_table().unwrap().is_empty());
     }
 
     #[test]

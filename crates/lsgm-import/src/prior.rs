@@ -29,7 +29,12 @@ pub fn latent_channels(half: &Half) -> Result<usize> {
     let enter = half.weights.get("all_modules.2.weight").map(Tensor::dims);
     match enter {
         Some([_, channels, _, _]) => Ok(*channels),
-        _ => Err(Error::input(&half.path, "`all_modules.2.weight` is missing: the prior has no first convolution")),
+        Some(dims) => {
+            let message =
+                format!("`all_modules.2.weight` has shape {dims:?} instead of the four axes of a convolution");
+            Err(Error::input(&half.path, message))
+        }
+        None => Err(Error::input(&half.path, "`all_modules.2.weight` is missing: the prior has no first convolution")),
     }
 }
 
@@ -127,16 +132,17 @@ impl Walk<'_> {
         let (mut multipliers, mut attention) = (Vec::new(), Vec::new());
         let mut place = FIRST_BLOCK;
         for level in 0..self.levels {
-            let mut multiplier = 1;
+            // All blocks of a level are as wide: one that lacks its weight is told apart by the others.
+            let mut width_of_level = None;
             for _ in 0..self.blocks {
-                multiplier = self.block_channels(place).map_or(1, |c| (c / self.channels).max(1));
+                width_of_level = width_of_level.or(self.block_channels(place));
                 place += 1;
                 if self.is_attention(place) {
                     place += 1;
                     attention.push(width);
                 }
             }
-            multipliers.push(multiplier);
+            multipliers.push(width_of_level.map_or(1, |channels| (channels / self.channels).max(1)));
             if level + 1 < self.levels {
                 place += if self.progressive_input == ProgressiveInput::None { 1 } else { 2 };
                 width = width.div_ceil(2);

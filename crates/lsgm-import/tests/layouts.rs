@@ -128,9 +128,30 @@ fn other_cells_and_likelihoods() {
     }
 }
 
+#[test]
+fn the_smallest_architectures() {
+    let one_scale = [("num_latent_scales", json!(1)), ("channel_mult", json!([1, 2]))];
+    let weights = check_autoencoder(&with(&layouts::hierarchy(), &one_scale));
+    assert!(!weights.keys().any(|name| name.starts_with("progressive_input")), "one scale has no cells for it");
+    for key in ["num_cell_per_cond_enc", "num_cell_per_cond_dec"] {
+        check_autoencoder(&with(&layouts::hierarchy(), &[(key, json!(0))]));
+    }
+    let without_towers =
+        ["num_preprocess_blocks", "num_preprocess_cells", "num_postprocess_blocks", "num_postprocess_cells"];
+    let changes: Vec<_> = without_towers.into_iter().map(|key| (key, json!(0))).collect();
+    let args = with(&with(&layouts::hierarchy(), &changes), &[("channel_mult", json!([1, 2]))]);
+    let weights = check_autoencoder(&args);
+    assert!(!weights.keys().any(|name| name.starts_with("pre_process") || name.starts_with("post_process")));
+    let cells = with(&layouts::hierarchy(), &[("num_preprocess_cells", json!(0))]);
+    assert!(Architecture::published(&cells).unwrap_err().to_string().contains("preprocess_cells"));
+}
+
 /// The prior that `args` and a network describe, read back.
 fn check_prior(args: &Value) -> Weights {
-    let shape = LatentShape::plane(6, 16, 16);
+    check_prior_of(args, LatentShape::plane(6, 16, 16))
+}
+
+fn check_prior_of(args: &Value, shape: LatentShape) -> Weights {
     let (config, first) = layouts::prior(args, shape, 4);
     let weights = layouts::published(&first, &["prior.network.", "prior."]);
     let half: Half = through_a_file(args, &weights).prior.unwrap();
@@ -149,7 +170,7 @@ fn check_prior(args: &Value) -> Weights {
     let noise = |store: &ParamStore, config| {
         let prior = Prior::new(config, shape, &store.frozen_root().pp("prior")).unwrap();
         let mut rng = Rng::new(6);
-        let z = rng.normal_tensor((2, 6, 16, 16), DType::F32, &Device::Cpu).unwrap();
+        let z = rng.normal_tensor(shape.dims(2), DType::F32, &Device::Cpu).unwrap();
         values(&prior.epsilon_all(&z, 0.3, &mut Pass::eval(&mut rng)).unwrap())
     };
     assert_eq!(noise(&first, &config), noise(&second, &again));
@@ -187,10 +208,12 @@ fn priors_with_every_way_in_and_out() {
 fn priors_with_other_times_and_processes() {
     let usual = layouts::score_network();
     let weights = check_prior(&with(&usual, &[("embedding_type", json!("fourier")), ("embedding_scale", json!(16.0))]));
-    has(&weights, &[("temb_fun.w", &[1, 8]), ("all_modules.0.weight", &[32, 16])]);
+    has(&weights, &[("temb_fun.w", &[1, 8]), ("all_modules.0.weight", &[64, 16])]);
     for sde in ["geometric_sde", "sub_vpsde", "vesde"] {
         check_prior(&with(&usual, &[("sde_type", json!(sde)), ("sigma2_0", json!(3e-5))]));
     }
+    // The lower level has a single position.
+    check_prior_of(&usual, LatentShape::plane(6, 2, 2));
     let weights = check_prior(&with(&usual, &[("mixed_prediction", json!(false))]));
     assert!(!weights.contains_key("mixing_logit"));
 }

@@ -1,5 +1,6 @@
 //! `lsgm import CHECKPOINT --out RUN`: a published checkpoint as a run directory.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -66,10 +67,7 @@ impl<'a> Models<'a> {
         };
         let prior = match &checkpoint.prior {
             None => PriorConfig::default(),
-            Some(half) => {
-                architecture.check_prior(half)?;
-                prior::config(half, &architecture.latent_shape()).map_err(|e| named(half, e))?
-            }
+            Some(half) => prior::config(half, &architecture.latent_shape()).map_err(|e| named(half, e))?,
         };
         Ok(Self { checkpoint, architecture, prior })
     }
@@ -153,6 +151,15 @@ impl<'a> Models<'a> {
         if checks.is_empty() {
             return Err(Error::usage("--verify: the files carry no inputs and outputs (`io.*`) to compare with"));
         }
+        let unchecked: Vec<&str> = self.outputs().filter(|name| checks.iter().all(|c| c.name != *name)).collect();
+        if !unchecked.is_empty() {
+            let message = format!(
+                "--verify: the files carry outputs that cannot be recomputed, for they lack the inputs or the model has no such \
+                 group: {}",
+                unchecked.join(", ")
+            );
+            return Err(Error::usage(message));
+        }
         let line = |c: &lsgm_import::Check| {
             format!("{:<14} {} {:.1e}, at most {:.0e} allowed", c.name, c.measure, c.difference, c.tolerance)
         };
@@ -161,6 +168,16 @@ impl<'a> Models<'a> {
             return Err(lsgm_core::Error::contract("import", format!("outputs differ: {}", wrong.join("; "))).into());
         }
         Ok(checks.iter().map(|c| format!("{}\n", line(c))).collect())
+    }
+
+    /// The outputs among what the files carry.
+    fn outputs(&self) -> impl Iterator<Item = &str> {
+        let is_output = |name: &&str| {
+            let known = ["eps", "log_q", "recon_nll", "logits", "decode_logits", "pred", "mixed", "ode_z0"];
+            known.contains(&name.split('.').next().unwrap_or_default())
+        };
+        let names: BTreeSet<&str> = self.halves().flat_map(|half| half.io.keys()).map(String::as_str).collect();
+        names.into_iter().filter(is_output)
     }
 
     /// Stage 2 follows on a trained autoencoder, stage 1 on one that is new.

@@ -74,6 +74,7 @@ impl Config {
         self.train.lsgm.validate_with(&self.prior)?;
         self.sample.validate()?;
         self.sample.validate_with(&self.prior)?;
+        self.evaluate.validate_with(&self.prior)?;
         self.evaluate.validate()
     }
 

@@ -1,8 +1,8 @@
 use lsgm_core::Result;
-use lsgm_prior::{OdeOptions, Trace};
+use lsgm_prior::{OdeOptions, PriorConfig, Sde, Trace};
 use serde::{Deserialize, Serialize};
 
-use super::checks::{at_least, batch, positive};
+use super::checks::{at_least, batch, positive, share};
 
 /// Section `[evaluate]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -16,6 +16,8 @@ pub struct EvaluateConfig {
     pub ode_items: usize,
     /// Relative and absolute tolerance of the ODE likelihood.
     pub ode_tolerance: f64,
+    /// Time at which the ODE of the likelihood starts.
+    pub ode_t_eps: f64,
     /// How the divergence in the ODE likelihood is found: by Hutchinson's estimator with `rademacher` or `gaussian`
     /// probes, or `exact`, by as many backward passes as a latent has dimensions.
     pub ode_trace: Trace,
@@ -45,6 +47,7 @@ impl Default for EvaluateConfig {
             time_samples: 8,
             ode_items: 500,
             ode_tolerance: 1e-3,
+            ode_t_eps: OdeOptions::default().t_eps,
             ode_trace: Trace::Rademacher,
             ode_probes: 1,
             iw_items: 0,
@@ -64,7 +67,7 @@ impl EvaluateConfig {
             tolerance: self.ode_tolerance,
             trace: self.ode_trace,
             probes: self.ode_probes,
-            ..OdeOptions::default()
+            t_eps: self.ode_t_eps,
         }
     }
 
@@ -77,6 +80,15 @@ impl EvaluateConfig {
         at_least("evaluate.time_samples", self.time_samples, 1)?;
         at_least("evaluate.ode_probes", self.ode_probes, 1)?;
         at_least("evaluate.iw_samples", self.iw_samples, 1)?;
+        share("evaluate.ode_t_eps", self.ode_t_eps)?;
         positive("evaluate.ode_tolerance", self.ode_tolerance)
+    }
+
+    /// Check the value that depends on the prior.
+    ///
+    /// # Errors
+    /// [`Error::Config`](lsgm_core::Error::Config) for a time at which the SDE has no noise.
+    pub fn validate_with(&self, prior: &PriorConfig) -> Result<()> {
+        Sde::new(&prior.sde)?.check_t_eps("evaluate.ode_t_eps", self.ode_t_eps)
     }
 }

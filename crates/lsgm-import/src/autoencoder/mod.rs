@@ -66,19 +66,6 @@ impl Architecture {
     pub fn latent_shape(&self) -> LatentShape {
         self.nvae.latent_shape(&self.image)
     }
-
-    /// See that a prior is for these latents.
-    ///
-    /// # Errors
-    /// [`Error::Input`] with both numbers of channels.
-    pub fn check_prior(&self, half: &Half) -> Result<()> {
-        let (own, found) = (self.latent_shape().channels, prior::latent_channels(half)?);
-        if own == found {
-            return Ok(());
-        }
-        let message = format!("the prior is for latents of {found} channels, the autoencoder has {own}");
-        Err(Error::input(&half.path, message))
-    }
 }
 
 /// The height of the latents that a prior's own inputs have.

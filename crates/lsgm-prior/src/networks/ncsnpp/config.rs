@@ -74,8 +74,8 @@ impl NcsnppConfig {
         }
         let planes: Vec<Plane> =
             std::iter::successors(Some(Plane::new(shape)), |plane| Some(plane.half())).take(levels).collect();
-        if levels > 1 && planes[levels - 1].shortest() < 2 {
-            let message = format!("{levels} levels halve the latent {:?} below 2 positions: use fewer", shape.spatial);
+        if levels > 1 && planes[levels - 2].shortest() < 2 {
+            let message = format!("{levels} levels halve the latent {:?} below 1 position: use fewer", shape.spatial);
             return refuse("channel_multipliers", message);
         }
         let widths: Vec<usize> = planes.iter().map(|plane| plane.size.1).collect();
