@@ -141,14 +141,19 @@ fn both_halves_from_two_files_of_a_folder_make_one_run() {
     bench.lsgm("train run --resume --time-budget 1s").succeeds();
 }
 
+/// An autoencoder with several scales, flows and progressive input, for images of MNIST's sizes, as a file of golden layout.
+fn write_hierarchy(file: &Path) {
+    let args = layouts::with(&layouts::hierarchy(), &[("dataset", "mnist".into()), ("decoder_dist", "bin".into())]);
+    layouts::write(file, &args, &layouts::published(&layouts::autoencoder(&args, 1), &["encoder.", "decoder."]));
+}
+
 /// What no golden file has: several scales, flows, progressive input, FIR filters, progressive output, times as Fourier
 /// features.
 #[test]
 fn other_layouts_become_runs_that_do_everything() {
     let bench = Bench::new();
     let file = bench.path("x.safetensors");
-    let args = layouts::with(&layouts::hierarchy(), &[("dataset", "mnist".into()), ("decoder_dist", "bin".into())]);
-    layouts::write(&file, &args, &layouts::published(&layouts::autoencoder(&args, 1), &["encoder.", "decoder."]));
+    write_hierarchy(&file);
     as_torch(&file, "vae_state_dict");
     std::fs::create_dir(bench.path("both")).unwrap();
     std::fs::rename(bench.path("x.pt"), bench.path("both/vae.pt")).unwrap();
@@ -193,19 +198,17 @@ fn tensors_that_do_not_fit_are_each_named() {
     nothing_is_left(&bench);
 }
 
-/// Those of the prior, beside an autoencoder and alone; a weight that is lost does not hide how wide its level is.
+/// Those of the prior, beside an autoencoder and alone.
 #[test]
 fn tensors_of_a_prior_that_do_not_fit_are_each_named() {
     let bench = Bench::new();
     let file = bench.path("x.safetensors");
-    let args = layouts::with(&layouts::hierarchy(), &[("dataset", "mnist".into()), ("decoder_dist", "bin".into())]);
-    layouts::write(&file, &args, &layouts::published(&layouts::autoencoder(&args, 1), &["encoder.", "decoder."]));
+    write_hierarchy(&file);
     std::fs::create_dir(bench.path("both")).unwrap();
     std::fs::rename(&file, bench.path("both/vae.safetensors")).unwrap();
     let args = layouts::score_network();
     let (_, prior) = layouts::prior(&args, lsgm_core::LatentShape::plane(6, 8, 8), 2);
     let mut weights = layouts::published(&prior, &["prior.network.", "prior."]);
-    // The places of the list: two of the time, the first convolution, a block, its attention, one that halves, one of level 2.
     let zeros = Tensor::zeros(3, candle_core::DType::F32, &Device::Cpu).unwrap();
     weights.insert("all_modules.2.weight".into(), zeros.clone());
     weights.insert("all_modules.99.bias".into(), zeros);

@@ -540,35 +540,54 @@ fn configs_that_cannot_work_are_refused_with_the_key() {
     assert!(refused(|c| c.candidates = 0).contains("sample.candidates"));
 }
 
-/// The toy model, to which an item with a first number above 0 is a thousand times as much as another.
-struct WithExtent(Linearly);
+/// What a toy model has beside encoder and decoder.
+#[derive(Clone, Copy, PartialEq)]
+enum Beside {
+    /// A term beside the bound.
+    Term,
+    /// An item with a first number above 0 is a thousand times as much as another.
+    Extent,
+}
 
-impl Encoder for WithExtent {
+struct With(Beside, Linearly);
+
+impl Encoder for With {
     fn latent_shape(&self) -> LatentShape {
-        self.0.latent_shape()
+        self.1.latent_shape()
     }
 
     fn encode(&self, x: &Tensor, pass: &mut Pass<'_>) -> Result<Posterior> {
-        self.0.encode(x, pass)
+        self.1.encode(x, pass)
     }
 }
 
-impl Decoder for WithExtent {
+impl Decoder for With {
     fn decode(&self, z: &Latents, pass: &mut Pass<'_>) -> Result<Box<dyn Likelihood>> {
-        self.0.decode(z, pass)
+        self.1.decode(z, pass)
     }
 }
 
-impl Autoencoder for WithExtent {
+impl Autoencoder for With {
     fn extent(&self, x: &Tensor) -> Result<Option<Tensor>> {
+        if self.0 != Beside::Extent {
+            return Ok(None);
+        }
         let above = x.narrow(1, 0, 1)?.squeeze(1)?.gt(0.0)?.to_dtype(DType::F32)?;
         Ok(Some(((above * 999.0)? + 1.0)?))
+    }
+
+    fn auxiliary(&self, x: &Tensor, likelihood: &dyn Likelihood) -> Result<Vec<Auxiliary>> {
+        if self.0 != Beside::Term {
+            return Ok(Vec::new());
+        }
+        let loss = ((likelihood.mean()? - x)?.abs()?.mean_all()? * 100.0)?;
+        Ok(vec![Auxiliary { name: "distance", loss }])
     }
 }
 
 #[test]
 fn a_choice_of_candidates_holds_nats_against_the_extent() {
-    let build = |p: &Params| Ok(Box::new(WithExtent(Linearly::new(p)?)) as Box<dyn Autoencoder>);
+    let build = |p: &Params| Ok(Box::new(With(Beside::Extent, Linearly::new(p)?)) as Box<dyn Autoencoder>);
     let spec = ModelSpec { autoencoder: Arc::new(build), ..spec() };
     let data = Arc::new(Points::default());
     let t = Trainer::new(spec, config(1, 1), SampleConfig::default(), data, &Device::Cpu, None).unwrap();
@@ -582,39 +601,13 @@ fn a_choice_of_candidates_holds_nats_against_the_extent() {
     assert!((8..=32).contains(&one) && best == 40, "{one} {best}");
 }
 
-/// The toy model with a term of its own beside the bound.
-struct WithTerm(Linearly);
-
-impl Encoder for WithTerm {
-    fn latent_shape(&self) -> LatentShape {
-        self.0.latent_shape()
-    }
-
-    fn encode(&self, x: &Tensor, pass: &mut Pass<'_>) -> Result<Posterior> {
-        self.0.encode(x, pass)
-    }
-}
-
-impl Decoder for WithTerm {
-    fn decode(&self, z: &Latents, pass: &mut Pass<'_>) -> Result<Box<dyn Likelihood>> {
-        self.0.decode(z, pass)
-    }
-}
-
-impl Autoencoder for WithTerm {
-    fn auxiliary(&self, x: &Tensor, likelihood: &dyn Likelihood) -> Result<Vec<Auxiliary>> {
-        let loss = ((likelihood.mean()? - x)?.abs()?.mean_all()? * 100.0)?;
-        Ok(vec![Auxiliary { name: "distance", loss }])
-    }
-}
-
 /// A term beside the bound is logged under its name, moves the weights, and is no part of the bound's own figures.
 #[test]
 fn a_term_beside_the_bound_is_trained_and_told_apart() {
     let run = |with_term: bool| {
         let build = move |p: &Params| {
             let plain = Linearly::new(p)?;
-            Ok(if with_term { Box::new(WithTerm(plain)) as Box<dyn Autoencoder> } else { Box::new(plain) })
+            Ok(if with_term { Box::new(With(Beside::Term, plain)) as Box<dyn Autoencoder> } else { Box::new(plain) })
         };
         let spec = ModelSpec { autoencoder: Arc::new(build), ..spec() };
         let data = Arc::new(Points::default());
