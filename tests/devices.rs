@@ -1,12 +1,16 @@
-//! Training steps of every modality where there are no kernels, composed of tensor operations on the CPU and on a GPU,
-//! beside those of the CPU's kernels: the same losses and the same norms of gradients. So are those of trainings that keep
-//! less and compute it again.
+//! Training steps of every modality without the CPU's kernels beside those with them: composed of tensor operations, by the
+//! kernels of a GPU run on the CPU, and on a GPU. All have the same losses and the same norms of gradients, in bf16 up to its
+//! rounding. So have trainings that keep less and compute it again.
+
+#[path = "../crates/lsgm-nn/tests/common/host.rs"]
+mod host;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use lsgm::engine::{Event, Interrupt, ModelSpec, SampleConfig, StageSelection, TrainConfig, Trainer};
-use lsgm::nn::{gpu, ops::without_kernels};
+use host::with_gpu_kernels;
+use lsgm::nn::{Precision, gpu, ops::without_kernels};
 use lsgm::{Device, Modality, Params, Split};
 use serde::de::DeserializeOwned;
 
@@ -25,14 +29,18 @@ fn parse<T: DeserializeOwned>(text: &str) -> T {
     toml::from_str(text).unwrap()
 }
 
-/// What two steps of each stage report.
-fn figures<M: Modality>(tiny: &Tiny, device: &Device, recompute: bool) -> Vec<BTreeMap<String, f64>> {
+/// What steps report.
+type Figures = Vec<BTreeMap<String, f64>>;
+
+/// Two steps of each stage.
+fn figures<M: Modality>(tiny: &Tiny, device: &Device, precision: Precision, recompute: bool) -> Figures {
     let (data, model): (M::Data, M::Model) = (parse(tiny.data), parse(tiny.autoencoder));
     let modality = Arc::new(M::new(&data, &model, &M::prepare(&data, None).unwrap()).unwrap());
     let items = modality.dataset(Split::Train, None).unwrap();
     let spec =
         ModelSpec { autoencoder: Arc::new(move |params: &Params| modality.build(params)), prior: parse(tiny.prior) };
-    let mut config = TrainConfig { batch_size: 8, log_every: 1, sample_count: 0, recompute, ..TrainConfig::default() };
+    let mut config =
+        TrainConfig { batch_size: 8, log_every: 1, sample_count: 0, recompute, precision, ..TrainConfig::default() };
     (config.vae.steps, config.lsgm.steps) = (Some(2), Some(2));
     let mut trainer = Trainer::new(spec, config, SampleConfig::default(), items.into(), device, None).unwrap();
     let mut figures = Vec::new();
@@ -47,11 +55,11 @@ fn figures<M: Modality>(tiny: &Tiny, device: &Device, recompute: bool) -> Vec<BT
 }
 
 /// Rounding grows from step to step: an optimizer turns the sign of a vanishing gradient into a whole step.
-fn assert_agree(what: &str, kernels: &[BTreeMap<String, f64>], others: &[BTreeMap<String, f64>]) {
+fn assert_agree(what: &str, kernels: &Figures, others: &Figures, [first, later]: [f64; 2]) {
     assert_eq!(kernels.len(), 4, "{what}");
     assert_eq!(others.len(), 4, "{what}");
     for (step, (a, b)) in kernels.iter().zip(others).enumerate() {
-        let tolerance = if step == 0 { 1e-4 } else { 1e-2 };
+        let tolerance = if step == 0 { first } else { later };
         assert!(a.keys().eq(b.keys()), "{what}");
         for (name, value) in a {
             let difference = (value - b[name]).abs();
@@ -64,14 +72,30 @@ fn assert_agree(what: &str, kernels: &[BTreeMap<String, f64>], others: &[BTreeMa
     }
 }
 
+const SINGLE: [f64; 2] = [1e-4, 1e-2];
+const ROUNDED: [f64; 2] = [2e-2, 6e-2];
+
 fn check<M: Modality>(tiny: &Tiny) {
-    let kernels = figures::<M>(tiny, &Device::Cpu, false);
-    assert_agree(M::NAME, &kernels, &without_kernels(|| figures::<M>(tiny, &Device::Cpu, false)));
-    assert_agree(&format!("{}, recomputed", M::NAME), &kernels, &figures::<M>(tiny, &Device::Cpu, true));
+    let cpu = |precision, recompute| figures::<M>(tiny, &Device::Cpu, precision, recompute);
+    let kernels = cpu(Precision::F32, false);
+    let agree = |how: &str, found: &Figures, tolerances| {
+        assert_agree(&format!("{} {how}", M::NAME), &kernels, found, tolerances);
+    };
+    agree("recomputed", &cpu(Precision::F32, true), SINGLE);
+    agree("composed", &without_kernels(|| cpu(Precision::F32, false)), SINGLE);
+    agree("composed in bf16", &without_kernels(|| cpu(Precision::Bf16, false)), ROUNDED);
+    for (precision, tolerances) in [(Precision::F32, SINGLE), (Precision::Bf16, ROUNDED)] {
+        if let Some(found) = with_gpu_kernels(|| cpu(precision, false)) {
+            agree(&format!("by kernels of a GPU in {precision:?}"), &found, tolerances);
+        }
+    }
     match gpu::gpus() {
         Ok(gpus) if !gpus.is_empty() => {
             let device = Device::new_cuda(0).unwrap();
-            assert_agree(&format!("{} on a GPU", M::NAME), &kernels, &figures::<M>(tiny, &device, false));
+            for (precision, tolerances) in [(Precision::F32, SINGLE), (Precision::Bf16, ROUNDED)] {
+                let found = figures::<M>(tiny, &device, precision, false);
+                agree(&format!("on a GPU in {precision:?}"), &found, tolerances);
+            }
         }
         Ok(_) => eprintln!("skipped on a GPU: {} finds none", if gpu::is_built_in() { "CUDA" } else { "a CPU build" }),
         Err(why) => eprintln!("skipped on a GPU: {why}"),

@@ -1,7 +1,7 @@
 use candle_core::Tensor;
 use lsgm_core::{Likelihood, Params, Result};
 use lsgm_nn::ops::{silu, softplus};
-use lsgm_nn::{Conv1d, ConvTranspose1d, Linear, init};
+use lsgm_nn::{Conv1d, ConvTranspose1d, Linear, full_precision, init, lower_precision};
 
 use crate::blocks::{Activate, lengthen, lengthen_with, silent_conv3};
 use crate::config::{LikelihoodConfig, WaveConfig};
@@ -55,17 +55,17 @@ impl Head {
 
     /// With the bands `[B, stride, L / stride]` that the latents say without the network.
     pub(crate) fn forward(&self, h: &Tensor, bands: &Tensor) -> Result<Box<dyn Likelihood>> {
-        let waveform = self.synthesis.synthesise(&(self.bands.forward(h)? + bands)?)?;
+        let waveform = self.synthesis.synthesise(&(full_precision(&self.bands.forward(h)?)? + bands)?)?;
         let features = self.activate.forward(h)?;
         match &self.shape {
             Shape::Mixture { parameters, components } => {
-                let parameters = parameters.forward(&features)?;
+                let parameters = full_precision(&parameters.forward(&features)?)?;
                 Ok(Box::new(LogisticMixture::new(mixture(&(waveform / GAIN)?, &parameters, *components)?)?))
             }
             Shape::MuLaw { features: layer, hidden, logits } => {
-                let features = Tensor::cat(&[&waveform, &layer.forward(&features)?], 1)?;
+                let features = Tensor::cat(&[&lower_precision(&waveform)?, &layer.forward(&features)?], 1)?;
                 let hidden = silu(&hidden.forward(&features.transpose(1, 2)?.contiguous()?)?)?;
-                Ok(Box::new(MuLaw::new(logits.forward(&hidden)?)?))
+                Ok(Box::new(MuLaw::new(full_precision(&logits.forward(&hidden)?)?)?))
             }
         }
     }

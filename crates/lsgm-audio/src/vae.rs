@@ -3,7 +3,7 @@ use lsgm_core::{
     Autoencoder, Auxiliary, Decoder, Encoder, LatentShape, Latents, Likelihood, Params, Pass, Posterior, Result,
     soft_clamp,
 };
-use lsgm_nn::{Conv1d, ConvTranspose1d};
+use lsgm_nn::{Conv1d, ConvTranspose1d, full_precision, lower_precision};
 
 use crate::blocks::{Stack, conv3, lengthen, shorten, silent_conv3};
 use crate::config::WaveConfig;
@@ -128,8 +128,9 @@ impl Encoder for WaveVae {
 
     fn encode(&self, x: &Tensor, pass: &mut Pass<'_>) -> Result<Posterior> {
         let bands = self.analysis.analyse(&(x * GAIN)?)?;
-        let h = self.encoder.iter().try_fold(self.enter.forward(&bands)?, |h, level| level.forward(h))?;
-        let out = self.posterior.forward(&h)?;
+        let h = self.enter.forward(&lower_precision(&bands)?)?;
+        let h = self.encoder.iter().try_fold(h, |h, level| level.forward(h))?;
+        let out = full_precision(&self.posterior.forward(&h)?)?;
         let channels = self.shape.channels;
         let mu = (out.narrow(1, 0, channels)? + self.to_latents.forward(&bands)?)?;
         let mu = soft_clamp(&mu, CLAMP)?;
@@ -141,7 +142,7 @@ impl Encoder for WaveVae {
 impl Decoder for WaveVae {
     fn decode(&self, z: &Latents, _: &mut Pass<'_>) -> Result<Box<dyn Likelihood>> {
         self.shape.check("decoder", &z.prior)?;
-        let h = self.decoder_in.forward(&z.prior)?;
+        let h = self.decoder_in.forward(&lower_precision(&z.prior)?)?;
         let h = self.decoder.iter().try_fold(h, |h, level| level.forward(h))?;
         self.head.forward(&h, &self.to_bands.forward(&z.prior)?)
     }

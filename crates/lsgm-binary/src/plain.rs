@@ -4,7 +4,7 @@ use lsgm_core::{
 };
 use lsgm_image::Bernoulli;
 use lsgm_nn::ops::{self, Conv2dConfig};
-use lsgm_nn::{Conv2d, GroupNorm};
+use lsgm_nn::{Conv2d, GroupNorm, full_precision, lower_precision};
 
 use crate::blocks::{ResidualBlock, conv3x3, norm_silu, run, stack};
 use crate::config::PlainConfig;
@@ -134,11 +134,11 @@ impl PosteriorHead {
             None => features.clone(),
             Some((latents, block, norm)) => {
                 let z: Vec<&Tensor> = drawn.iter().map(|g| &g.z).collect();
-                let h = (features + latents.forward(&Tensor::cat(&z, 1)?)?)?;
+                let h = (features + latents.forward(&lower_precision(&Tensor::cat(&z, 1)?)?)?)?;
                 norm.forward(&block.forward(&h)?)?
             }
         };
-        let out = self.out.forward(&h)?;
+        let out = full_precision(&self.out.forward(&h)?)?;
         let group = out.dim(1)? / 2;
         let mu = soft_clamp(&out.narrow(1, 0, group)?.contiguous()?, CLAMP)?;
         let log_sigma = soft_clamp(&out.narrow(1, group, group)?.contiguous()?, CLAMP)?;
@@ -158,7 +158,7 @@ impl Output {
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let x = self.expand.forward(&self.norm.forward(x)?)?;
-        self.logits.forward(&self.full_norm.forward(&pixel_shuffle(&x)?)?)
+        full_precision(&self.logits.forward(&self.full_norm.forward(&pixel_shuffle(&x)?)?)?)
     }
 }
 
@@ -175,7 +175,7 @@ impl Encoder for PlainVae {
     }
 
     fn encode(&self, x: &Tensor, pass: &mut Pass<'_>) -> Result<Posterior> {
-        let centred = x.affine(2.0, -1.0)?;
+        let centred = lower_precision(&x.affine(2.0, -1.0)?)?;
         let h = self.encoder.iter().try_fold(self.stem.forward(&centred)?, |h, level| level.forward(h))?;
         let features = self.encoder_norm.forward(&h)?;
         let mut groups = Vec::with_capacity(self.heads.len());
@@ -190,7 +190,7 @@ impl Encoder for PlainVae {
 impl Decoder for PlainVae {
     fn decode(&self, z: &Latents, _: &mut Pass<'_>) -> Result<Box<dyn Likelihood>> {
         self.shape.check("decoder", &z.prior)?;
-        let h = self.decoder_in.forward(&z.prior)?;
+        let h = self.decoder_in.forward(&lower_precision(&z.prior)?)?;
         let h = self.decoder.iter().try_fold(h, |h, level| level.forward(h))?;
         Ok(Box::new(Bernoulli::new(self.output.forward(&h)?)))
     }

@@ -27,4 +27,4 @@ pub use modality::{Arrangement, Artifact, Assets, Modality, Template};
 pub use model::{Autoencoder, Auxiliary, Decoder, Decoding, Encoder, Pass};
 pub use params::{Init, ParamStore, Params};
 pub use posterior::{Group, LatentNormal, Posterior, soft_clamp};
-pub use rng::{Rng, RngState};
+pub use rng::{Draws, Rng, RngState};

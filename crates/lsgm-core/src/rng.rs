@@ -30,6 +30,20 @@ pub struct RngState {
     word_pos: String,
 }
 
+/// Numbers uniform in [0, 1) that a generator has passed over, so that a device may draw them itself: number `i` is made of
+/// the upper 24 bits of word `position + i` of the stream `stream` of ChaCha with 8 rounds and this key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Draws {
+    /// How many.
+    pub count: usize,
+    /// The key.
+    pub key: [u32; 8],
+    /// Which of the streams that the key has.
+    pub stream: u64,
+    /// Where the first of them stands.
+    pub position: u64,
+}
+
 impl Rng {
     /// A generator from a seed.
     pub fn new(seed: u64) -> Self {
@@ -100,6 +114,17 @@ impl Rng {
         (0..n).map(|_| self.0.random()).collect()
     }
 
+    /// The next `count` of [`Rng::uniforms`] without drawing them: the generator goes on behind them.
+    pub fn pass_over(&mut self, count: usize) -> Draws {
+        let position = self.0.get_word_pos();
+        self.0.set_word_pos(position + count as u128);
+        let mut key = [0; 8];
+        for (word, bytes) in key.iter_mut().zip(self.0.get_seed().chunks_exact(4)) {
+            *word = bytes.iter().rev().fold(0, |word, byte| word << 8 | u32::from(*byte));
+        }
+        Draws { count, key, stream: self.0.get_stream(), position: position as u64 }
+    }
+
     /// A tensor of standard Normal numbers.
     pub fn normal_tensor(&mut self, shape: impl Into<Shape>, dtype: DType, device: &Device) -> Result<Tensor> {
         let shape = shape.into();
@@ -132,6 +157,18 @@ mod tests {
         let json = serde_json::to_string(&rng.state()).unwrap();
         let mut again = Rng::restore(&serde_json::from_str(&json).unwrap()).unwrap();
         assert_eq!(rng.normals(100), again.normals(100));
+    }
+
+    #[test]
+    fn passing_over_numbers_is_drawing_them() {
+        let mut rng = Rng::new(7).fork("noise");
+        rng.normals(3);
+        let mut other = rng.clone();
+        let draws = rng.pass_over(1000);
+        other.uniforms(1000);
+        assert_eq!(rng.bits(), other.bits());
+        assert_eq!(draws.count, 1000);
+        assert_ne!(draws.position, rng.pass_over(1).position);
     }
 
     #[test]

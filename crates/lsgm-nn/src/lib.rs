@@ -32,4 +32,5 @@ pub use checkpoint::{checkpoint, checkpoint_in, with_checkpoints};
 pub use kernels::InstructionSet;
 pub use layers::*;
 pub use ops::Activation;
-pub use precision::{Precision, with_precision};
+pub use kernels::device;
+pub use precision::{Precision, full_precision, lower_precision, with_precision};

@@ -2,19 +2,22 @@
 
 use std::cell::Cell;
 
+use candle_core::{DType, Tensor};
+use lsgm_core::Result;
 use serde::{Deserialize, Serialize};
 
-/// In which numbers a GPU multiplies matrices: linear layers, convolutions, attention.
+use crate::ops::has_kernel;
+
+/// In which numbers a GPU keeps activations and multiplies matrices.
 ///
-/// Parameters, activations, statistics, losses and the optimizer's state are `f32` in either case. A CPU always computes in
-/// `f32`.
+/// Parameters, statistics, losses and the optimizer's state are `f32` in either case. A CPU always computes in `f32`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Precision {
     /// Single precision.
     #[default]
     F32,
-    /// Factors rounded to `bf16`, sums in `f32`.
+    /// Activations and factors of products in `bf16`, sums in `f32`.
     Bf16,
 }
 
@@ -27,7 +30,29 @@ pub(crate) fn precision() -> Precision {
     PRECISION.get()
 }
 
-/// Run `f` with matrix products in `precision`, forwards and on the way back.
+/// `x` as the body of a network keeps it: `bf16` on a GPU where the precision of the pass says so, else `x` itself.
+///
+/// A body begins with this and ends with [`full_precision`]; the ops between the two take activations in `bf16` together with
+/// parameters in `f32`. Plain tensor operations take one type only.
+///
+/// # Errors
+/// A failed tensor operation.
+pub fn lower_precision(x: &Tensor) -> Result<Tensor> {
+    if precision() == Precision::F32 || x.dtype() != DType::F32 || has_kernel(x) {
+        return Ok(x.clone());
+    }
+    Ok(x.to_dtype(DType::BF16)?)
+}
+
+/// `x` in `f32` where it is in `bf16`: what a body hands out.
+///
+/// # Errors
+/// A failed tensor operation.
+pub fn full_precision(x: &Tensor) -> Result<Tensor> {
+    Ok(if x.dtype() == DType::BF16 { x.to_dtype(DType::F32)? } else { x.clone() })
+}
+
+/// Run `f` in `precision`, forwards and on the way back.
 pub fn with_precision<R>(precision: Precision, f: impl FnOnce() -> R) -> R {
     /// Ends when dropped, whatever happens.
     struct Outer(Precision);

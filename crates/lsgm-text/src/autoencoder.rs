@@ -5,7 +5,7 @@ use lsgm_core::{
     Autoencoder, Decoder, Encoder, Error, Init, LatentShape, Latents, Likelihood, Params, Pass, Posterior, Result, Rng,
     soft_clamp,
 };
-use lsgm_nn::{Embedding, Linear, init};
+use lsgm_nn::{Embedding, Linear, full_precision, init};
 
 use crate::autoregressive::{Autoregressive, NextToken};
 use crate::blocks::{Stack, fold, turned, unfold};
@@ -102,8 +102,8 @@ impl Encoder for TextVae {
             return Err(Error::contract("encoder", message));
         }
         let features = fold(&self.encoder.forward(self.embedding.forward(x)?)?, self.compression)?;
-        let mu = soft_clamp(&turned(&self.mean.forward(&features)?)?, CLAMP)?;
-        let log_sigma = soft_clamp(&turned(&self.log_sigma.forward(&features)?)?, CLAMP)?;
+        let mu = soft_clamp(&full_precision(&turned(&self.mean.forward(&features)?)?)?, CLAMP)?;
+        let log_sigma = soft_clamp(&full_precision(&turned(&self.log_sigma.forward(&features)?)?)?, CLAMP)?;
         Posterior::normal(mu, log_sigma, pass.rng)
     }
 }
@@ -115,7 +115,7 @@ impl Decoder for TextVae {
         let features = unfold(&self.enter.forward(&latent)?, self.compression)?;
         Ok(match &self.reader {
             Reader::Parallel(stack, vocabulary) => {
-                let logits = vocabulary.forward(&stack.forward(features)?)?;
+                let logits = full_precision(&vocabulary.forward(&stack.forward(features)?)?)?;
                 Box::new(Categorical::new(logits, self.alphabet.end))
             }
             Reader::Autoregressive(network) => {

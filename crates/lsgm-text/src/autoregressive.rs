@@ -2,7 +2,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{D, Device, Tensor};
 use lsgm_core::{Error, Init, Likelihood, Params, Result, Rng};
-use lsgm_nn::{Embedding, Linear, ops};
+use lsgm_nn::{Embedding, Linear, full_precision, ops};
 
 use crate::autoencoder::Alphabet;
 use crate::blocks::Stack;
@@ -34,7 +34,8 @@ impl NextToken {
     /// Logits `[B, N, V]` of the first `N` tokens, `before` `[B, N]` being the tokens one place earlier.
     fn logits(&self, features: &Tensor, before: &Tensor) -> Result<Tensor> {
         let features = features.narrow(1, 0, before.dim(1)?)?.contiguous()?;
-        self.vocabulary.forward(&self.stack.forward((self.embedding.forward(before)? + features)?)?)
+        let x = self.stack.forward((self.embedding.forward(before)? + features)?)?;
+        full_precision(&self.vocabulary.forward(&x)?)
     }
 }
 

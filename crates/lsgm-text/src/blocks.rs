@@ -3,7 +3,7 @@
 use candle_core::{D, Tensor};
 use lsgm_core::{Init, Params, Result};
 use lsgm_nn::ops::{self, gelu};
-use lsgm_nn::{Linear, RmsNorm, init};
+use lsgm_nn::{Linear, RmsNorm, init, lower_precision};
 
 use crate::config::{Positions, TransformerConfig};
 
@@ -102,12 +102,13 @@ impl Stack {
         })
     }
 
-    /// `[B, L, D]` to the same shape.
+    /// `[B, L, D]` in full precision to the same shape in that of activations.
     pub(crate) fn forward(&self, x: Tensor) -> Result<Tensor> {
         let x = match &self.positions {
             Some(positions) => x.broadcast_add(&positions.narrow(1, 0, x.dim(1)?)?)?,
             None => x,
         };
+        let x = lower_precision(&x)?;
         self.norm.forward(&self.blocks.iter().try_fold(x, |x, block| block.forward(&x))?)
     }
 }

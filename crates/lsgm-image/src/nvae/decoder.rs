@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 use lsgm_core::{Error, Init, Result};
-use lsgm_nn::ops;
+use lsgm_nn::{full_precision, lower_precision, ops};
 
 use super::cell::{Cell, Step, Style};
 use super::layers::{Conv, Plan, Site};
@@ -79,7 +79,8 @@ impl TopDown {
     /// Ask `supply` for every latent, and leave out all that comes behind the last one.
     pub(super) fn above(&self, batch: usize, training: bool, supply: &mut Supply<'_>) -> Result<Above> {
         let (c, h, w) = self.start.dims3()?;
-        let mut state = self.start.unsqueeze(0)?.broadcast_as((batch, c, h, w))?.contiguous()?;
+        // Lowered for each item: the gradient of the start is summed over them in full precision.
+        let mut state = lower_precision(&self.start.unsqueeze(0)?.broadcast_as((batch, c, h, w))?)?.contiguous()?;
         let mut group = 0;
         for (i, unit) in self.tower.iter().enumerate() {
             state = match unit {
@@ -110,13 +111,13 @@ impl TopDown {
         for cell in &self.postprocess {
             state = cell.forward(&state, training)?;
         }
-        self.output.forward(&ops::elu(&state)?)
+        full_precision(&self.output.forward(&ops::elu(&state)?)?)
     }
 }
 
 impl Combiner {
     fn forward(&self, state: &Tensor, z: &Tensor) -> Result<Tensor> {
-        self.mix.forward(&Tensor::cat(&[state, &self.latent.forward(z)?], 1)?)
+        self.mix.forward(&Tensor::cat(&[state, &self.latent.forward(&lower_precision(z)?)?], 1)?)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 use lsgm_core::{Group, Result, soft_clamp};
-use lsgm_nn::ops;
+use lsgm_nn::{full_precision, lower_precision, ops};
 
 use super::cell::{Block, BnSwishConv, Cell, Step, Style};
 use super::flow::Flow;
@@ -66,7 +66,7 @@ impl BottomUp {
 
     /// The features of images `[B, C, H, W]` in [-1, 1].
     pub(super) fn forward(&self, x: &Tensor, training: bool) -> Result<Features> {
-        let mut h = self.stem.forward(x)?;
+        let mut h = self.stem.forward(&lower_precision(x)?)?;
         for cell in &self.preprocess {
             h = cell.forward(&h, training)?;
         }
@@ -164,7 +164,7 @@ impl PosteriorHead {
     }
 
     fn forward(&self, features: &Tensor, noise: &mut dyn FnMut(&[usize]) -> Result<Tensor>) -> Result<Group> {
-        let parameters = self.parameters.forward(&ops::elu(features)?)?;
+        let parameters = full_precision(&self.parameters.forward(&ops::elu(features)?)?)?;
         let channels = parameters.dim(1)? / 2;
         let mu = soft_clamp(&parameters.narrow(1, 0, channels)?.contiguous()?, MEAN_CLAMP)?;
         let log_sigma = soft_clamp(&parameters.narrow(1, channels, channels)?.contiguous()?, self.log_sigma_clamp)?;

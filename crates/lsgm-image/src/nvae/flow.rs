@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 use lsgm_core::Result;
-use lsgm_nn::ops;
+use lsgm_nn::{full_precision, lower_precision, ops};
 
 use super::layers::{Conv, Plan, Site};
 
@@ -53,9 +53,9 @@ impl FlowCell {
     }
 
     fn forward(&self, z: &Tensor) -> Result<Tensor> {
-        let h = ops::elu(&self.first.forward(z)?)?;
+        let h = ops::elu(&self.first.forward(&lower_precision(z)?)?)?;
         let h = ops::elu(&self.depthwise.forward(&h)?)?;
-        Ok((z - self.mean.forward(&h)?)?)
+        Ok((z - full_precision(&self.mean.forward(&h)?)?)?)
     }
 }
 

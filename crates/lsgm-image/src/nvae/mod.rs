@@ -121,7 +121,7 @@ impl Nvae {
             let (batch, _, height, width) = state.dims4()?;
             let dims = [batch, channels, height, width];
             match z.side.get(side) {
-                None => rng.normal_tensor(dims.as_slice(), state.dtype(), state.device()),
+                None => rng.normal_tensor(dims.as_slice(), z.prior.dtype(), state.device()),
                 Some(z) if z.dims() == dims => Ok(z.clone()),
                 Some(z) => {
                     Err(Error::contract("decoder", format!("side latents of {:?} instead of {dims:?}", z.dims())))

@@ -14,10 +14,9 @@ pub(crate) mod attention;
 pub(crate) mod bilinear;
 pub(crate) mod components;
 pub(crate) mod conv;
-#[cfg(feature = "cuda")]
-pub(crate) mod cuda;
 #[cfg(feature = "cudnn")]
 pub(crate) mod cudnn;
+pub mod device;
 pub(crate) mod diffused_gaussians;
 pub(crate) mod gate;
 pub(crate) mod linear;

@@ -1,5 +1,5 @@
 use candle_core::Tensor;
-use lsgm_core::{Error, Pass, Result};
+use lsgm_core::{Pass, Result};
 
 use crate::ops;
 
@@ -16,15 +16,9 @@ impl Dropout {
     /// # Errors
     /// A probability outside [0, 1).
     pub fn forward(&self, x: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
-        if !(0.0..1.0).contains(&self.p) {
-            return Err(Error::contract("dropout", format!("probability {} is not in [0, 1)", self.p)));
-        }
         if !pass.training || self.p == 0.0 {
             return Ok(x.clone());
         }
-        let (p, scale) = (self.p as f32, (1.0 / (1.0 - self.p)) as f32);
-        let mut factors = pass.rng.uniforms(x.elem_count());
-        factors.iter_mut().for_each(|u| *u = if *u < p { 0.0 } else { scale });
-        ops::mask(x, factors)
+        ops::dropout(x, self.p, pass.rng)
     }
 }

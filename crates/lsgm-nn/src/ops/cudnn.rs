@@ -3,6 +3,7 @@
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Shape, Tensor};
 use lsgm_core::Result;
 
+use super::device::{Part, gradients_of_parts};
 use crate::kernels::conv::{Geometry, data_gradient, forward, weight_gradient};
 use crate::precision::{Precision, precision};
 
@@ -25,24 +26,13 @@ pub(crate) fn conv_transpose(g: &Geometry, y: &Tensor, w: &Tensor) -> Result<Ten
     in_precision(y, w, |y, w| y.apply_op2(w, Convolution { geometry: *g, part: Part::DataGradient }))
 }
 
-/// `f` of contiguous factors, rounded to bf16 where the pass asks for it.
+/// `f` of contiguous factors of one type, rounded to bf16 where the pass asks for it.
 fn in_precision(a: &Tensor, b: &Tensor, f: impl Fn(&Tensor, &Tensor) -> candle_core::Result<Tensor>) -> Result<Tensor> {
     let (a, b) = (a.contiguous()?, b.contiguous()?);
     if precision() == Precision::F32 || a.dtype() != DType::F32 {
         return Ok(f(&a, &b)?);
     }
     Ok(f(&a.to_dtype(DType::BF16)?, &b.to_dtype(DType::BF16)?)?.to_dtype(DType::F32)?)
-}
-
-/// Three maps, linear in each of their inputs: each is what the gradients of the other two are made of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Part {
-    /// `x` and `w` to `y`.
-    Forward,
-    /// `y` and `w` to `x`.
-    DataGradient,
-    /// `x` and `y` to `w`.
-    WeightGradient,
 }
 
 struct Convolution {
@@ -54,16 +44,6 @@ impl Convolution {
     /// Another part of the same convolution, of inputs that are constants.
     fn part(&self, part: Part, a: &Tensor, b: &Tensor) -> candle_core::Result<Tensor> {
         a.contiguous()?.apply_op2_no_bwd(&b.contiguous()?, &Self { geometry: self.geometry, part })
-    }
-
-    fn shape(&self) -> Shape {
-        let g = &self.geometry;
-        match self.part {
-            Part::Forward => (g.batch, g.groups * g.cout, g.output.0, g.output.1),
-            Part::DataGradient => (g.batch, g.groups * g.cin, g.input.0, g.input.1),
-            Part::WeightGradient => (g.groups * g.cout, g.cin, g.kernel.0, g.kernel.1),
-        }
-        .into()
     }
 }
 
@@ -90,7 +70,7 @@ impl CustomOp2 for Convolution {
             Part::DataGradient => data_gradient(g, a, b, None),
             Part::WeightGradient => weight_gradient(g, a, b),
         };
-        Ok((CpuStorage::F64(result), self.shape()))
+        Ok((CpuStorage::F64(result), self.part.shape(&self.geometry)))
     }
 
     #[cfg(feature = "cudnn")]
@@ -101,7 +81,7 @@ impl CustomOp2 for Convolution {
         b: &candle_core::CudaStorage,
         lb: &Layout,
     ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
-        let shape = self.shape();
+        let shape = self.part.shape(&self.geometry);
         let result = crate::kernels::cudnn::run(&self.geometry, self.part, (a, la), (b, lb), shape.elem_count())?;
         Ok((result, shape))
     }
@@ -113,17 +93,8 @@ impl CustomOp2 for Convolution {
         _: &Tensor,
         gradient: &Tensor,
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
-        let (to_a, to_b) = match self.part {
-            Part::Forward => (Part::DataGradient, Part::WeightGradient),
-            Part::DataGradient => (Part::Forward, Part::WeightGradient),
-            Part::WeightGradient => candle_core::bail!("convolution: there is no second derivative"),
-        };
-        let da = a.track_op().then(|| self.part(to_a, gradient, b)).transpose()?;
-        let db = b.track_op().then(|| match self.part {
-            Part::DataGradient => self.part(to_b, gradient, a),
-            _ => self.part(to_b, a, gradient),
-        });
-        Ok((da, db.transpose()?))
+        let [da, db] = gradients_of_parts(self.part, [a, b], gradient, |part, a, b| self.part(part, a, b))?;
+        Ok((da, db))
     }
 }
 

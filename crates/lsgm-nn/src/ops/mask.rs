@@ -1,10 +1,12 @@
-//! Multiplication with a constant.
+//! Multiplication with a constant, which may be drawn.
 
-use candle_core::{Device, Shape, Tensor};
-use lsgm_core::Result;
+use candle_core::{DType, Device, Shape, Tensor};
+use lsgm_core::{Result, Rng};
 use rayon::prelude::*;
 
 use super::custom::{Op, View, apply1, fault, has_kernel};
+use super::device;
+use crate::kernels::device::{is_there, serves};
 use crate::kernels::{BLOCK, Float, uninit};
 
 /// `x · factors` elementwise with constants `factors` in the order of `x`'s elements; no gradient reaches them.
@@ -20,6 +22,36 @@ pub fn mask(x: &Tensor, factors: Vec<f32>) -> Result<Tensor> {
         return Ok((x * factors.to_device(x.device())?)?);
     }
     apply1(Mask(factors), [x])
+}
+
+/// Zeros in the place of elements of `x` with probability `p`, the others divided by `1 − p` (Srivastava et al. 2014). Which
+/// ones is drawn from `rng`, on a GPU by the device itself.
+///
+/// # Errors
+/// A probability outside [0, 1).
+pub fn dropout(x: &Tensor, p: f64, rng: &mut Rng) -> Result<Tensor> {
+    if !(0.0..1.0).contains(&p) {
+        return Err(fault("dropout", format!("probability {p} is not in [0, 1)")));
+    }
+    let (p, scale) = (p as f32, (1.0 / (1.0 - p)) as f32);
+    if !has_kernel(x) && serves(x) {
+        return device::dropout(x, rng.pass_over(x.elem_count()), p, scale);
+    }
+    let mut factors = rng.uniforms(x.elem_count());
+    factors.iter_mut().for_each(|u| *u = if *u < p { 0.0 } else { scale });
+    mask(x, factors)
+}
+
+/// Numbers uniform in [0, 1), `f32`, those of [`Rng::uniforms`]: a GPU draws them itself.
+///
+/// # Errors
+/// A failed tensor operation.
+pub fn uniforms(shape: impl Into<Shape>, device: &Device, rng: &mut Rng) -> Result<Tensor> {
+    let shape = shape.into();
+    if is_there(device) && shape.elem_count() > 0 {
+        return device::uniforms(&rng.pass_over(shape.elem_count()), &shape, device);
+    }
+    rng.uniform_tensor(shape, DType::F32, device)
 }
 
 struct Mask(Vec<f32>);

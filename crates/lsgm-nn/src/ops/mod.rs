@@ -1,7 +1,8 @@
 //! Differentiable operations with hand-written kernels for the CPU.
 //!
 //! Each takes tensors of any layout, `f32` or `f64`, and computes the gradients of those inputs only that lead to a
-//! variable. None has a second derivative. On a GPU they are composed of tensor operations.
+//! variable. None has a second derivative. On a GPU they are kernels too, or composed of tensor operations; activations may be
+//! `bf16` there, together with parameters in `f32`.
 
 mod activation;
 mod affine;
@@ -13,10 +14,9 @@ mod conv;
 #[cfg(any(test, feature = "cudnn"))]
 mod cudnn;
 mod custom;
+mod device;
 mod diffused_gaussians;
 mod embedding;
-#[cfg(feature = "cuda")]
-mod fused_norm;
 mod gated_residual;
 mod likelihood;
 mod linear;
@@ -43,7 +43,7 @@ pub use conv::{
     conv1d, conv2d,
 };
 #[cfg(feature = "cudnn")]
-pub(crate) use cudnn::Part;
+pub(crate) use device::Part;
 pub(crate) use custom::has_kernel;
 pub use custom::{is_synchronous, without_kernels};
 pub use diffused_gaussians::diffused_gaussians;
@@ -53,7 +53,7 @@ pub use likelihood::{bernoulli_log_prob, categorical_log_prob};
 pub use linear::linear;
 pub use logistic::{LogisticForm, discretized_logistic_log_prob};
 pub use logistic_mixture::logistic_mixture_log_prob;
-pub use mask::mask;
+pub use mask::{dropout, mask, uniforms};
 pub use modulation::{gated_sum, modulated_layer_norm};
 pub use norm::{Activation, batch_norm_eval, batch_norm_train, group_norm, layer_norm, rms_norm};
 pub use resample::{avg_pool1d, avg_pool2d, global_avg_pool, squeeze_excite, upsample_nearest1d, upsample_nearest2d};

@@ -20,7 +20,7 @@ use crate::kernels::norm::{Moments, Rows, modulated_backward, modulated_forward}
 pub fn modulated_layer_norm(x: &Tensor, scale: &Tensor, shift: &Tensor, eps: f64) -> Result<Tensor> {
     let width = check("modulated_layer_norm", x, &[scale, shift])?;
     if !has_kernel(x) {
-        return composed::layer_norm(x, &(scale + 1.0)?, shift, eps);
+        return composed::modulated_layer_norm(x, scale, shift, eps);
     }
     let sizes = Rows { width, eps, centered: true };
     apply3(ModulatedNorm { sizes, saved: OnceLock::new() }, [x, scale, shift])
@@ -36,7 +36,7 @@ pub fn gated_sum(x: &Tensor, branch: &Tensor, gate: &Tensor) -> Result<Tensor> {
         return Err(fault("gated_sum", format!("a branch {:?} beside {:?}", branch.dims(), x.dims())));
     }
     if !has_kernel(x) {
-        return Ok((x + branch.broadcast_mul(gate)?)?);
+        return composed::gated_sum(x, branch, gate);
     }
     apply3(GatedSum { width }, [x, branch, gate])
 }

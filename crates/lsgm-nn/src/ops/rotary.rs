@@ -21,11 +21,17 @@ pub fn rotary(x: &Tensor, base: f64) -> Result<Tensor> {
     if !width.is_multiple_of(2) {
         return Err(fault("rotary", format!("input {:?} has no halves in its last dimension", x.dims())));
     }
-    let rotary = Rotary::new(length, width, base);
     if !has_kernel(x) {
-        return composed::rotary(x, rotary.sines, rotary.cosines);
+        return composed::rotary(x, base);
     }
-    apply1(rotary, [x])
+    apply1(Rotary::new(length, width, base), [x])
+}
+
+/// Sines and cosines of each position and pair.
+pub(super) fn turns_of(length: usize, width: usize, base: f64) -> (Vec<f64>, Vec<f64>) {
+    let half = width / 2;
+    let angles = (0..length).flat_map(|l| (0..half).map(move |i| l as f64 * base.powf(-(i as f64) / half as f64)));
+    angles.map(f64::sin_cos).unzip()
 }
 
 /// The angles of sequences of one length and width.
@@ -39,9 +45,7 @@ pub(super) struct Rotary {
 impl Rotary {
     /// For `[.., length, width]`, an even width.
     pub(super) fn new(length: usize, width: usize, base: f64) -> Self {
-        let half = width / 2;
-        let angles = (0..length).flat_map(|l| (0..half).map(move |i| l as f64 * base.powf(-(i as f64) / half as f64)));
-        let (sines, cosines) = angles.map(f64::sin_cos).unzip();
+        let (sines, cosines) = turns_of(length, width, base);
         Self { width, sines, cosines }
     }
 

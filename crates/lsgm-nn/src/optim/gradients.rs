@@ -2,6 +2,7 @@ use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
 use lsgm_core::{Error, Result};
 
+use super::device;
 use super::slices::square_norm;
 use crate::ops::has_kernel;
 
@@ -46,11 +47,10 @@ impl Gradients {
     pub fn norm_tensor(&self) -> Result<Tensor> {
         let gradients: Vec<&Tensor> = self.0.iter().filter_map(|(_, g)| g.as_ref()).collect();
         if gradients.first().is_some_and(|g| !has_kernel(g)) {
-            #[cfg(feature = "cuda")]
-            if gradients.iter().all(|g| g.device().is_cuda() && g.dtype() == DType::F32) {
+            if gradients.iter().all(|g| device::serves(g.device(), g.dtype())) {
                 let gradients = gradients.iter().map(|g| g.contiguous()).collect::<candle_core::Result<Vec<_>>>()?;
                 let gradients: Vec<&Tensor> = gradients.iter().collect();
-                return Ok(crate::kernels::cuda::optimizer::norm(gradients[0].device(), &gradients)?);
+                return Ok(device::norm(gradients[0].device(), &gradients)?);
             }
             let squares = gradients.iter().map(|g| g.sqr()?.sum_all()).collect::<candle_core::Result<Vec<_>>>()?;
             return Ok(Tensor::stack(&squares, 0)?.to_dtype(DType::F64)?.sum_all()?.sqrt()?);

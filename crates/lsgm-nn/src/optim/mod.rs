@@ -1,6 +1,7 @@
 //! Gradients and optimizers.
 
 mod composed;
+mod device;
 mod gradients;
 mod norm_penalty;
 mod optimizer;

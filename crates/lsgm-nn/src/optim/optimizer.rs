@@ -7,10 +7,9 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::composed;
+use super::device::{self, Piece};
 use super::slices::{read, write};
 use super::{GradientScale, Gradients};
-#[cfg(feature = "cuda")]
-use crate::kernels::cuda::optimizer::{self as cuda, Piece};
 use crate::kernels::optimizer::{Rule, Slices, Step, average, step};
 use crate::kernels::{BLOCK, Float};
 use crate::ops::has_kernel;
@@ -172,9 +171,8 @@ impl Optimizer {
         ema: Option<Ema<'_>>,
     ) -> Result<()> {
         let step = self.scalars(lr, 1.0, ema.as_ref().map_or(0.0, |e| e.decay));
-        #[cfg(feature = "cuda")]
-        if let Some((_, var)) = self.vars.first().filter(|(_, var)| var.device().is_cuda())
-            && self.vars.iter().all(|(_, var)| var.dtype() == DType::F32)
+        if let Some((_, var)) = self.vars.first()
+            && self.vars.iter().all(|(_, var)| device::serves(var.device(), var.dtype()))
         {
             let device = var.device();
             let scale = gradient_scale.tensor(device)?;
@@ -190,7 +188,7 @@ impl Optimizer {
                     average: averages.and_then(|a| a.get(i)).map(|(_, average)| average.as_tensor()),
                 })
                 .collect();
-            return Ok(cuda::step(device, &step, &scale, &pieces)?);
+            return Ok(device::step(device, &step, &scale, &pieces)?);
         }
         for (((_, var), moments), (_, gradient)) in self.vars.iter().zip(&mut self.moments).zip(gradients) {
             if let Some(gradient) = gradient {
@@ -320,7 +318,6 @@ impl Moments {
     }
 
     /// Those that are tensors.
-    #[cfg(feature = "cuda")]
     fn on_device(&self) -> Option<(&Tensor, &Tensor)> {
         if let Self::Tensors(m, v) = self { Some((m, v)) } else { None }
     }

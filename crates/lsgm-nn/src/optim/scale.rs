@@ -26,7 +26,6 @@ impl GradientScale {
     }
 
     /// The factor as a scalar (`f64`) on a device.
-    #[cfg(feature = "cuda")]
     pub(super) fn tensor(&self, device: &candle_core::Device) -> Result<Tensor> {
         Ok(match self {
             Self::Number(factor) => Tensor::new(*factor, device)?,

@@ -4,11 +4,14 @@
 #![allow(clippy::type_complexity, clippy::useless_vec)]
 
 pub(crate) mod cases;
+pub(crate) mod host;
+pub(crate) mod lowered;
 pub(crate) mod pixels;
 pub(crate) mod plain;
 
 use candle_core::{DType, Device, Shape, Tensor, Var};
 use lsgm_core::{Result, Rng};
+use lsgm_nn::optim::{Ema, GradientScale, Gradients, Optimizer, OptimizerConfig, OptimizerKind};
 
 /// A function of several tensors.
 pub(crate) type Function = Box<dyn Fn(&[Tensor]) -> Result<Tensor> + Send + Sync>;
@@ -91,4 +94,24 @@ pub(crate) fn check_gradients(case: &Case) {
             );
         }
     }
+}
+
+/// Parameters and averages after a few steps of an optimizer.
+pub(crate) fn optimizer_steps(kind: OptimizerKind, device: &Device) -> Vec<Tensor> {
+    let var = |seed: u64| {
+        let values = normal(seed, (37, 11)).to_dtype(DType::F32).unwrap().to_device(device).unwrap();
+        Var::from_tensor(&values).unwrap()
+    };
+    let named = || vec![("a".to_owned(), var(1)), ("b".to_owned(), var(2))];
+    let (vars, averages) = (named(), named());
+    let config = OptimizerConfig { kind, eps: 1e-3, weight_decay: 0.1, ..Default::default() };
+    let mut optimizer = Optimizer::new(config, vars.clone()).unwrap();
+    for step in 0..4 {
+        // The second parameter has no gradient.
+        let loss = (vars[0].1.as_tensor() * var(10 + step).as_tensor()).unwrap().sum_all().unwrap();
+        let gradients = Gradients::collect(&loss.backward().unwrap(), &vars);
+        let scale = GradientScale::clip(&gradients.norm_tensor().unwrap(), 3.0).unwrap();
+        optimizer.step(&gradients, 0.03, scale, Some(Ema { decay: 0.9, averages: &averages })).unwrap();
+    }
+    vars.into_iter().chain(averages).map(|(_, var)| var.as_tensor().clone()).collect()
 }

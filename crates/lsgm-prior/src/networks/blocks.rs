@@ -83,7 +83,8 @@ impl ResidualBlock {
         })))
     }
 
-    /// `x` `[B, C, H, W]`; `embedding` `[B, E]`, activated already.
+    /// `x` `[B, C, H, W]`; `embedding` `[B, E]`, activated already, in full precision, as its gradient is a sum over all
+    /// blocks.
     ///
     /// A segment of its own in a checkpointed pass.
     pub(crate) fn forward(&self, x: &Tensor, embedding: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
@@ -95,7 +96,7 @@ impl ResidualBlock {
 impl Parts {
     fn forward(&self, x: &Tensor, embedding: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
         let h = self.conv1.forward(&self.norm1.forward(x)?)?;
-        let time = over_space(&self.time.forward(embedding)?)?;
+        let time = over_space(&self.time.forward(embedding)?.to_dtype(h.dtype())?)?;
         let h = match self.conditioning {
             Conditioning::Additive => self.norm2.forward(&h.broadcast_add(&time)?)?,
             Conditioning::ScaleShift => {

@@ -3,7 +3,7 @@
 use candle_core::{D, DType, Tensor, Var};
 use lsgm_core::{Error, Init, LatentShape, Params, Pass, Result, Rng};
 use lsgm_nn::ops::{component_shares, diffused_gaussians, expected_factors, linear};
-use lsgm_nn::{Linear, init};
+use lsgm_nn::{Linear, full_precision, init};
 use serde::{Deserialize, Serialize};
 
 use super::clusters::{Clusters, k_means};
@@ -108,7 +108,7 @@ impl Mixture {
         let features = features(&tokens)?;
         let guess = component_shares(&features, &mixture.factors)?;
         let entering = (linear(&guess, &self.symbols, None)? + self.enter.forward(&tokens)?)?;
-        let context = self.leave.forward(&self.trunk.forward(&entering, t, pass)?)?;
+        let context = full_precision(&self.leave.forward(&self.trunk.forward(&entering, t, pass)?)?)?;
         Ok(Reading { mixture, tokens, features, context })
     }
 

@@ -3,7 +3,7 @@
 
 use candle_core::Tensor;
 use lsgm_core::{Error, LatentShape, Params, Pass, Result, Spatial};
-use lsgm_nn::{Linear, init};
+use lsgm_nn::{Linear, full_precision, init};
 use serde::{Deserialize, Serialize};
 
 use super::ScoreNetwork;
@@ -124,6 +124,7 @@ impl Transformer {
 impl ScoreNetwork for Transformer {
     fn forward(&self, z_t: &Tensor, t: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
         let tokens = self.enter.forward(&self.patches.split(z_t)?)?;
-        self.patches.merge(&self.leave.forward(&self.trunk.forward(&tokens, t, pass)?)?, z_t.dim(0)?)
+        let noise = self.leave.forward(&self.trunk.forward(&tokens, t, pass)?)?;
+        full_precision(&self.patches.merge(&noise, z_t.dim(0)?)?)
     }
 }

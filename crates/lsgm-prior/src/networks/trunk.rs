@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::{D, Tensor};
 use lsgm_core::{Error, Init, Params, Pass, Result};
 use lsgm_nn::ops::{gated_sum, gelu, modulated_layer_norm, silu};
-use lsgm_nn::{Dropout, Linear, MultiHeadAttention, TimeEmbedding, checkpoint_in, init};
+use lsgm_nn::{Dropout, Linear, MultiHeadAttention, TimeEmbedding, checkpoint_in, init, lower_precision};
 
 use super::TransformerConfig;
 
@@ -47,16 +47,18 @@ impl Trunk {
         })
     }
 
+    /// Tokens in full precision to tokens in that of activations.
     pub(super) fn forward(&self, tokens: &Tensor, t: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
+        // Gradients are summed in full precision: the embedding's over blocks, the positions' over items.
         let embedding = self.embed(t, tokens)?;
-        let mut x = tokens.broadcast_add(&self.position)?;
+        let mut x = lower_precision(&tokens.broadcast_add(&self.position)?)?;
         for block in &self.blocks {
             let block = Arc::clone(block);
             x = checkpoint_in(pass, &[&x, &embedding], move |inputs, pass| {
                 block.forward(&inputs[0], &inputs[1], pass)
             })?;
         }
-        let parts = modulations(&self.modulation, &embedding, 2)?;
+        let parts = modulations(&self.modulation, &embedding, 2, &x)?;
         let [shift, scale] = parts.as_slice() else { return Err(wrong_modulation()) };
         modulated_layer_norm(&x, scale, shift, EPS)
     }
@@ -98,7 +100,7 @@ impl Block {
     }
 
     fn forward(&self, x: &Tensor, embedding: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
-        let parts = modulations(&self.modulation, embedding, 6)?;
+        let parts = modulations(&self.modulation, embedding, 6, x)?;
         let [shift1, scale1, gate1, shift2, scale2, gate2] = parts.as_slice() else { return Err(wrong_modulation()) };
         let mixed = self.attention.forward(&modulated_layer_norm(x, scale1, shift1, EPS)?)?;
         let x = gated_sum(x, &mixed, &(gate1 + self.open)?)?;
@@ -114,9 +116,9 @@ pub(super) fn zero_linear(inputs: usize, outputs: usize, params: &Params) -> Res
     Linear::new_with(inputs, outputs, Some(init::zeros()), init::zeros(), params)
 }
 
-/// `count` tensors `[B, 1, D]` of the embedding.
-fn modulations(layer: &Linear, embedding: &Tensor, count: usize) -> Result<Vec<Tensor>> {
-    Ok(layer.forward(embedding)?.unsqueeze(1)?.chunk(count, D::Minus1)?)
+/// `count` tensors `[B, 1, D]` of the embedding, in the type of `like`.
+fn modulations(layer: &Linear, embedding: &Tensor, count: usize, like: &Tensor) -> Result<Vec<Tensor>> {
+    Ok(layer.forward(embedding)?.to_dtype(like.dtype())?.unsqueeze(1)?.chunk(count, D::Minus1)?)
 }
 
 fn wrong_modulation() -> Error {

@@ -1,7 +1,7 @@
 use candle_core::Tensor;
 use lsgm_core::{Error, LatentShape, Params, Pass, Result, Spatial};
 use lsgm_nn::ops::{Activation, silu};
-use lsgm_nn::{Conv2d, GroupNorm, Linear, SelfAttention2d, TimeEmbedding, init};
+use lsgm_nn::{Conv2d, GroupNorm, Linear, SelfAttention2d, TimeEmbedding, full_precision, init, lower_precision};
 use serde::{Deserialize, Serialize};
 
 use super::ScoreNetwork;
@@ -179,26 +179,26 @@ impl Unet {
 
 impl ScoreNetwork for Unet {
     fn forward(&self, z_t: &Tensor, t: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
+        let embedding = self.embed(t, z_t)?;
         let Some(rows) = &self.rows else {
-            let x = self.enter.forward(&self.plane.enter(z_t)?)?;
-            return self.plane.leave(&self.score(x, t, pass)?);
+            let x = self.enter.forward(&self.plane.enter(&lower_precision(z_t)?)?)?;
+            return self.plane.leave(&self.score(x, &embedding, pass)?);
         };
         // Channels `row · k + i` to channel `i` of the row, and back.
         let (height, length) = self.plane.size;
         let laid_out = z_t.reshape(((), height, z_t.dim(1)? / height, length))?.transpose(1, 2)?.contiguous()?;
-        let x = self.enter.forward(&laid_out)?.broadcast_add(rows)?;
-        Ok(self.score(x, t, pass)?.transpose(1, 2)?.reshape(z_t.shape())?)
+        let x = lower_precision(&self.enter.forward(&laid_out)?.broadcast_add(rows)?)?;
+        Ok(self.score(x, &embedding, pass)?.transpose(1, 2)?.reshape(z_t.shape())?)
     }
 }
 
 impl Unet {
-    /// From the first convolution's output to the last one's.
-    fn score(&self, mut x: Tensor, t: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
-        let embedding = self.embed(t, &x)?;
+    /// From the first convolution's output to the last one's, in full precision.
+    fn score(&self, mut x: Tensor, embedding: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
         let mut skips = vec![x.clone()];
         for level in &self.down {
             for block in &level.blocks {
-                x = apply(block, &x, &embedding, pass)?;
+                x = apply(block, &x, embedding, pass)?;
                 skips.push(x.clone());
             }
             if let Some(conv) = &level.resample {
@@ -207,21 +207,21 @@ impl Unet {
             }
         }
         let (first, attention, second) = &self.middle;
-        x = first.forward(&x, &embedding, pass)?;
+        x = first.forward(&x, embedding, pass)?;
         if let Some(attention) = attention {
             x = attention.forward(&x)?;
         }
-        x = second.forward(&x, &embedding, pass)?;
+        x = second.forward(&x, embedding, pass)?;
         for level in &self.up {
             if let Some(conv) = &level.resample {
                 x = conv.forward(&level.plane.double(&x)?)?;
             }
             for block in &level.blocks {
                 let skip = skips.pop().ok_or_else(|| Error::contract("unet", "more blocks up than skips"))?;
-                x = apply(block, &Tensor::cat(&[&x, &skip], 1)?, &embedding, pass)?;
+                x = apply(block, &Tensor::cat(&[&x, &skip], 1)?, embedding, pass)?;
             }
         }
-        self.leave.forward(&self.norm.forward(&x)?)
+        full_precision(&self.leave.forward(&self.norm.forward(&x)?)?)
     }
 }
 

@@ -7,11 +7,14 @@
 use candle_core::Tensor;
 use lsgm_core::Result;
 
-use super::over_channels;
 use super::products::matmul;
+use super::{in_full_precision, over_channels};
+use crate::full_precision;
 use crate::kernels::conv::Geometry;
+use crate::kernels::device::serves;
 #[cfg(feature = "cudnn")]
 use crate::ops::cudnn;
+use crate::ops::device::{self, Part};
 
 /// One axis of a convolution.
 struct Axis {
@@ -96,44 +99,67 @@ fn spread(g: &Geometry, parts: &[Tensor]) -> Result<Tensor> {
 
 /// A convolution of `x: [B, G·C, H, W]` with `w: [G·O, C, kh, kw]`: `[B, G·O, H', W']`.
 pub(crate) fn conv(g: &Geometry, x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    let w = &w.to_dtype(x.dtype())?;
+    if is_depthwise(g) {
+        return with_bias(depthwise(g, x, w)?, bias);
+    }
     #[cfg(feature = "cudnn")]
     if x.device().is_cuda() && cudnn::serves(g) {
         return with_bias(cudnn::conv(g, x, w)?, bias);
     }
-    let slices = slices(g, x)?;
-    let y = if is_depthwise(g) {
-        let factors = factors(g, w)?;
-        sum(slices.iter().zip(&factors).map(|(slice, factor)| Ok(slice.broadcast_mul(factor)?)))?
-    } else {
-        // [B, G·C, T, H', W'] to [G, C·T, B·H'·W'].
-        let columns = Tensor::stack(&slices, 2)?.reshape((g.batch, g.groups, columns(g), positions(g)))?;
-        let columns = columns.permute((1, 2, 0, 3))?.reshape((g.groups, (), g.batch * positions(g)))?;
-        let y = matmul(&w.reshape((g.groups, g.cout, ()))?, &columns)?;
-        let y = y.reshape((g.groups, g.cout, g.batch, positions(g)))?.permute((2, 0, 1, 3))?;
-        y.reshape((g.batch, g.groups * g.cout, g.output.0, g.output.1))?
-    };
-    with_bias(y, bias)
+    // [B, G·C, T, H', W'] to [G, C·T, B·H'·W'].
+    let columns = Tensor::stack(&slices(g, x)?, 2)?.reshape((g.batch, g.groups, columns(g), positions(g)))?;
+    let columns = columns.permute((1, 2, 0, 3))?.reshape((g.groups, (), g.batch * positions(g)))?;
+    let y = matmul(&w.reshape((g.groups, g.cout, ()))?, &columns)?;
+    let y = y.reshape((g.groups, g.cout, g.batch, positions(g)))?.permute((2, 0, 1, 3))?;
+    with_bias(y.reshape((g.batch, g.groups * g.cout, g.output.0, g.output.1))?, bias)
 }
 
 /// The transposed convolution of `y: [B, G·O, H', W']` with `w: [G·O, C, kh, kw]`: `[B, G·C, H, W]`.
 pub(crate) fn conv_transpose(g: &Geometry, y: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    let w = &w.to_dtype(y.dtype())?;
+    if is_depthwise(g) {
+        return with_bias(depthwise_transpose(g, y, w)?, bias);
+    }
     #[cfg(feature = "cudnn")]
     if y.device().is_cuda() && cudnn::serves(g) {
         return with_bias(cudnn::conv_transpose(g, y, w)?, bias);
     }
-    let parts = if is_depthwise(g) {
-        factors(g, w)?.iter().map(|factor| Ok(y.broadcast_mul(factor)?)).collect::<Result<Vec<_>>>()?
-    } else {
-        let y = y.reshape((g.batch, g.groups, g.cout, positions(g)))?.permute((1, 2, 0, 3))?;
-        let y = y.reshape((g.groups, g.cout, g.batch * positions(g)))?;
-        let parts = matmul(&w.reshape((g.groups, g.cout, ()))?.transpose(1, 2)?, &y)?;
-        // [G, C, T, B, H'·W'] to [T, B, G, C, H'·W'].
-        let parts = parts.reshape((g.groups, g.cin, g.taps(), g.batch, positions(g)))?;
-        let parts = parts.permute((2, 3, 0, 1, 4))?.contiguous()?;
-        let dims = (g.batch, g.groups * g.cin, g.output.0, g.output.1);
-        (0..g.taps()).map(|t| Ok(parts.get(t)?.reshape(dims)?)).collect::<Result<Vec<_>>>()?
-    };
-    with_bias(spread(g, &parts)?, bias)
+    let lines = y.reshape((g.batch, g.groups, g.cout, positions(g)))?.permute((1, 2, 0, 3))?;
+    let lines = lines.reshape((g.groups, g.cout, g.batch * positions(g)))?;
+    let parts = matmul(&w.reshape((g.groups, g.cout, ()))?.transpose(1, 2)?, &lines)?;
+    // [G, C, T, B, H'·W'] to [T, B, G, C, H'·W'].
+    let parts = parts.reshape((g.groups, g.cin, g.taps(), g.batch, positions(g)))?;
+    let parts = full_precision(&parts.permute((2, 3, 0, 1, 4))?)?.contiguous()?;
+    let dims = (g.batch, g.groups * g.cin, g.output.0, g.output.1);
+    let parts = (0..g.taps()).map(|t| Ok(parts.get(t)?.reshape(dims)?)).collect::<Result<Vec<_>>>()?;
+    with_bias(spread(g, &parts)?.to_dtype(y.dtype())?, bias)
+}
+
+/// A filter of its own for each channel.
+fn is_depthwise(g: &Geometry) -> bool {
+    g.cin == 1 && g.cout == 1 && g.groups > 1
+}
+
+/// Where there is no kernel, shifted products in the place of matrices of one row.
+fn depthwise(g: &Geometry, x: &Tensor, w: &Tensor) -> Result<Tensor> {
+    if serves(x) {
+        return device::depthwise(g, Part::Forward, x, w);
+    }
+    in_full_precision(x, |x| {
+        let factors = factors(g, w)?;
+        sum(slices(g, x)?.iter().zip(&factors).map(|(slice, factor)| Ok(slice.broadcast_mul(factor)?)))
+    })
+}
+
+fn depthwise_transpose(g: &Geometry, y: &Tensor, w: &Tensor) -> Result<Tensor> {
+    if serves(y) {
+        return device::depthwise(g, Part::DataGradient, y, w);
+    }
+    in_full_precision(y, |y| {
+        let parts = factors(g, w)?.iter().map(|factor| Ok(y.broadcast_mul(factor)?)).collect::<Result<Vec<_>>>()?;
+        spread(g, &parts)
+    })
 }
 
 fn positions(g: &Geometry) -> usize {
@@ -145,14 +171,9 @@ fn columns(g: &Geometry) -> usize {
     g.cin * g.taps()
 }
 
-/// A filter of its own for each channel: shifted products in the place of matrices of one row.
-fn is_depthwise(g: &Geometry) -> bool {
-    g.cin == 1 && g.cout == 1 && g.groups > 1
-}
-
 /// The factor `[1, G, 1, 1]` of each tap of a depthwise convolution.
 fn factors(g: &Geometry, w: &Tensor) -> Result<Vec<Tensor>> {
-    let w = w.reshape((1, g.groups, (), 1))?;
+    let w = full_precision(w)?.reshape((1, g.groups, (), 1))?;
     (0..g.taps()).map(|tap| Ok(w.narrow(2, tap, 1)?)).collect()
 }
 
@@ -163,7 +184,8 @@ fn sum(mut terms: impl Iterator<Item = Result<Tensor>>) -> Result<Tensor> {
 
 fn with_bias(y: Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     match bias {
-        Some(bias) => Ok(y.broadcast_add(&over_channels(bias, 4)?)?),
+        Some(bias) if serves(&y) => device::add_bias(&y, bias),
+        Some(bias) => in_full_precision(&y, |y| Ok(y.broadcast_add(&over_channels(bias, 4)?)?)),
         None => Ok(y),
     }
 }

@@ -1,10 +1,10 @@
 use candle_core::{D, Tensor};
 use lsgm_core::Result;
 
-use super::over_channels;
-use crate::ops::Activation;
-#[cfg(feature = "cuda")]
-use crate::ops::fused_norm;
+use super::{in_full_precision, over_channels};
+use crate::full_precision;
+use crate::kernels::device::serves;
+use crate::ops::{Activation, device};
 
 /// Scale, shift and activation of `[B, C, P]`, in the shape of `like`.
 fn finish(y: &Tensor, gamma: &Tensor, beta: &Tensor, activation: Activation, like: &Tensor) -> Result<Tensor> {
@@ -29,25 +29,36 @@ pub(crate) fn group_norm(
     eps: f64,
     activation: Activation,
 ) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if fused_norm::serves(x) {
-        return Ok(fused_norm::apply(x, gamma, beta, groups, eps, activation)?.0);
+    if serves(x) {
+        return device::group_norm(x, gamma, beta, groups, eps, activation);
     }
-    let batch = x.dim(0)?;
-    let rows = x.reshape((batch, groups, ()))?;
-    let centred = rows.broadcast_sub(&rows.mean_keepdim(2)?)?;
-    let y = scaled(&centred, &centred.sqr()?.mean_keepdim(2)?, eps)?;
-    finish(&y.reshape((batch, gamma.elem_count(), ()))?, gamma, beta, activation, x)
+    in_full_precision(x, |x| {
+        let batch = x.dim(0)?;
+        let rows = x.reshape((batch, groups, ()))?;
+        let centred = rows.broadcast_sub(&rows.mean_keepdim(2)?)?;
+        let y = scaled(&centred, &centred.sqr()?.mean_keepdim(2)?, eps)?;
+        finish(&y.reshape((batch, gamma.elem_count(), ()))?, gamma, beta, activation, x)
+    })
 }
 
 pub(crate) fn layer_norm(x: &Tensor, gamma: &Tensor, beta: &Tensor, eps: f64) -> Result<Tensor> {
+    if serves(x) {
+        return device::layer_norm(x, gamma, beta, eps);
+    }
+    in_full_precision(x, |x| Ok(layer_normalised(x, eps)?.broadcast_mul(gamma)?.broadcast_add(beta)?))
+}
+
+/// Layer norm without scale and shift.
+pub(super) fn layer_normalised(x: &Tensor, eps: f64) -> Result<Tensor> {
     let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
-    let y = scaled(&centred, &centred.sqr()?.mean_keepdim(D::Minus1)?, eps)?;
-    Ok(y.broadcast_mul(gamma)?.broadcast_add(beta)?)
+    scaled(&centred, &centred.sqr()?.mean_keepdim(D::Minus1)?, eps)
 }
 
 pub(crate) fn rms_norm(x: &Tensor, gamma: &Tensor, eps: f64) -> Result<Tensor> {
-    Ok(scaled(x, &x.sqr()?.mean_keepdim(D::Minus1)?, eps)?.broadcast_mul(gamma)?)
+    if serves(x) {
+        return device::rms_norm(x, gamma, eps);
+    }
+    in_full_precision(x, |x| Ok(scaled(x, &x.sqr()?.mean_keepdim(D::Minus1)?, eps)?.broadcast_mul(gamma)?))
 }
 
 /// `y`, and mean and variance of the batch as constants.
@@ -58,18 +69,17 @@ pub(crate) fn batch_norm_train(
     eps: f64,
     activation: Activation,
 ) -> Result<(Tensor, Tensor, Tensor)> {
-    #[cfg(feature = "cuda")]
-    if fused_norm::serves(x) {
-        let (y, stats) = fused_norm::apply(x, gamma, beta, 0, eps, activation)?;
-        let variance = (stats.narrow(1, 1, 1)?.sqr()?.recip()? - eps)?;
-        return Ok((y, stats.narrow(1, 0, 1)?.flatten_all()?, variance.flatten_all()?));
+    if serves(x) {
+        return device::batch_norm_train(x, gamma, beta, eps, activation);
     }
+    let dtype = x.dtype();
+    let x = &full_precision(x)?;
     let rows = planes(x, gamma)?;
     let mean = rows.mean_keepdim((0, 2))?;
     let centred = rows.broadcast_sub(&mean)?;
     let variance = centred.sqr()?.mean_keepdim((0, 2))?;
     let y = finish(&scaled(&centred, &variance, eps)?, gamma, beta, activation, x)?;
-    Ok((y, mean.flatten_all()?.detach(), variance.flatten_all()?.detach()))
+    Ok((y.to_dtype(dtype)?, mean.flatten_all()?.detach(), variance.flatten_all()?.detach()))
 }
 
 pub(crate) fn batch_norm_eval(
@@ -80,9 +90,14 @@ pub(crate) fn batch_norm_eval(
     eps: f64,
     activation: Activation,
 ) -> Result<Tensor> {
-    let constant = |t: &Tensor| over_channels(&t.to_dtype(x.dtype())?.detach(), 3);
-    let centred = planes(x, gamma)?.broadcast_sub(&constant(mean)?)?;
-    finish(&scaled(&centred, &constant(variance)?, eps)?, gamma, beta, activation, x)
+    if serves(x) {
+        return device::batch_norm_eval(x, gamma, beta, [mean, variance], eps, activation);
+    }
+    in_full_precision(x, |x| {
+        let constant = |t: &Tensor| over_channels(&t.to_dtype(x.dtype())?.detach(), 3);
+        let centred = planes(x, gamma)?.broadcast_sub(&constant(mean)?)?;
+        finish(&scaled(&centred, &constant(variance)?, eps)?, gamma, beta, activation, x)
+    })
 }
 
 /// `[B, C, ..]` as `[B, C, P]`.

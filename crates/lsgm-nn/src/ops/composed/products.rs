@@ -1,21 +1,17 @@
 use candle_core::{D, DType, Tensor};
 use lsgm_core::Result;
 
-use super::softmax;
+use super::functions::scaled_softmax;
+use super::in_full_precision;
+use crate::kernels::device::serves;
+use crate::ops::device;
 use crate::precision::{Precision, precision};
 
-/// The matrix product of the last two dimensions, in the precision of the pass.
+/// The matrix product of the last two dimensions, in the precision of the pass and the type of `a`.
 pub(super) fn matmul(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    if precision() == Precision::F32 || a.dtype() != DType::F32 {
-        return Ok(a.matmul(b)?);
-    }
-    let (a, b) = (a.to_dtype(DType::BF16)?, b.to_dtype(DType::BF16)?);
-    Ok(if a.device().is_cpu() {
-        // A CPU multiplies no bf16: the rounded numbers, in f32, as a GPU accumulates them.
-        a.to_dtype(DType::F32)?.matmul(&b.to_dtype(DType::F32)?)?
-    } else {
-        a.matmul(&b)?.to_dtype(DType::F32)?
-    })
+    let dtype = a.dtype();
+    let factors = if dtype == DType::F32 && precision() == Precision::Bf16 { DType::BF16 } else { dtype };
+    Ok(a.to_dtype(factors)?.matmul(&b.to_dtype(factors)?)?.to_dtype(dtype)?)
 }
 
 pub(crate) fn linear(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
@@ -26,13 +22,14 @@ pub(crate) fn linear(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Te
     }
     let y = matmul(&x.reshape(((), inputs))?, &w.t()?)?;
     let y = match bias {
-        Some(bias) => y.broadcast_add(bias)?,
+        Some(bias) if serves(&y) => device::add_row(&y, bias)?,
+        Some(bias) => in_full_precision(&y, |y| Ok(y.broadcast_add(bias)?))?,
         None => y,
     };
     Ok(y.reshape(dims)?)
 }
 
 pub(crate) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, scale: f64) -> Result<Tensor> {
-    let scores = (matmul(&q.contiguous()?, &k.contiguous()?.transpose(D::Minus2, D::Minus1)?)? * scale)?;
-    matmul(&softmax(&scores)?, &v.contiguous()?)
+    let scores = matmul(&q.contiguous()?, &k.contiguous()?.transpose(D::Minus2, D::Minus1)?)?;
+    matmul(&scaled_softmax(&scores, scale)?, &v.contiguous()?)
 }

@@ -1,8 +1,11 @@
 use candle_core::Tensor;
 use lsgm_core::Result;
 
-use super::{constant, sigmoid};
+use super::{constant, in_full_precision, sigmoid};
+use crate::full_precision;
 use crate::kernels::bilinear::stencil;
+use crate::kernels::device::serves;
+use crate::ops::device;
 
 /// `[B, C, H, W]` to `[B, C, rows·H, columns·W]` by repetition.
 pub(crate) fn upsample_nearest(x: &Tensor, (rows, columns): (usize, usize)) -> Result<Tensor> {
@@ -18,17 +21,30 @@ pub(crate) fn avg_pool(x: &Tensor, (rows, columns): (usize, usize)) -> Result<Te
 }
 
 pub(crate) fn global_avg_pool(x: &Tensor) -> Result<Tensor> {
-    Ok(x.reshape((x.dim(0)?, x.dim(1)?, ()))?.mean(2)?)
+    if serves(x) {
+        return device::global_avg_pool(x);
+    }
+    in_full_precision(x, |x| Ok(x.reshape((x.dim(0)?, x.dim(1)?, ()))?.mean(2)?))
 }
 
 pub(crate) fn squeeze_excite(x: &Tensor, gate_logits: &Tensor) -> Result<Tensor> {
-    let mut dims = gate_logits.dims().to_vec();
-    dims.resize(x.rank(), 1);
-    Ok(x.broadcast_mul(&sigmoid(gate_logits)?.reshape(dims)?)?)
+    if serves(x) {
+        return device::squeeze_excite(x, gate_logits);
+    }
+    in_full_precision(x, |x| gated(x, gate_logits))
 }
 
 pub(crate) fn gated_residual(skip: &Tensor, x: &Tensor, gate_logits: &Tensor, scale: f64) -> Result<Tensor> {
-    Ok((skip + (squeeze_excite(x, gate_logits)? * scale)?)?)
+    if serves(x) {
+        return device::gated_residual(skip, x, gate_logits, scale);
+    }
+    in_full_precision(x, |x| Ok((full_precision(skip)? + (gated(x, gate_logits)? * scale)?)?))
+}
+
+fn gated(x: &Tensor, gate_logits: &Tensor) -> Result<Tensor> {
+    let mut dims = gate_logits.dims().to_vec();
+    dims.resize(x.rank(), 1);
+    Ok(x.broadcast_mul(&sigmoid(&full_precision(gate_logits)?)?.reshape(dims)?)?)
 }
 
 /// Bilinear interpolation as two products with constant matrices, one for each axis.
@@ -38,8 +54,10 @@ pub(crate) fn upsample_bilinear(x: &Tensor, factor: usize) -> Result<Tensor> {
     let along = |x: &Tensor, n: usize| -> Result<Tensor> {
         Ok(x.reshape(((), n))?.matmul(&interpolation(n, factor * n, x)?)?.reshape((b * c, (), factor * n))?)
     };
-    let wide = along(x, w)?.transpose(1, 2)?.contiguous()?;
-    Ok(along(&wide, h)?.transpose(1, 2)?.reshape((b, c, factor * h, factor * w))?)
+    in_full_precision(x, |x| {
+        let wide = along(x, w)?.transpose(1, 2)?.contiguous()?;
+        Ok(along(&wide, h)?.transpose(1, 2)?.reshape((b, c, factor * h, factor * w))?)
+    })
 }
 
 /// The matrix `[inputs, outputs]` of linear interpolation.

@@ -91,7 +91,10 @@ impl Block {
         })))
     }
 
-    /// `x` `[B, C, H, W]`; `embedding` `[B, E]`, activated already. A segment of its own in a checkpointed pass.
+    /// `x` `[B, C, H, W]`; `embedding` `[B, E]`, activated already, in full precision, as its gradient is a sum over all
+    /// blocks.
+    ///
+    /// A segment of its own in a checkpointed pass.
     pub(crate) fn forward(
         &self,
         x: &Tensor,
@@ -112,7 +115,7 @@ impl Parts {
             Change::Up(plane) => shared.resampler.up(plane, x),
         };
         let h = self.conv0.forward(&resample(&self.norm0.forward(x)?)?)?;
-        let time = self.dense.forward(embedding)?.unsqueeze(D::Minus1)?.unsqueeze(D::Minus1)?;
+        let time = self.dense.forward(embedding)?.to_dtype(h.dtype())?.unsqueeze(D::Minus1)?.unsqueeze(D::Minus1)?;
         let h = self.norm1.forward(&h.broadcast_add(&time)?)?;
         let h = self.conv1.forward(&Dropout { p: shared.dropout }.forward(&h, pass)?)?;
         let x = resample(x)?;

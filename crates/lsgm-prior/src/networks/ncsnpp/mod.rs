@@ -13,7 +13,7 @@ pub use time::TimeFeatures;
 use candle_core::Tensor;
 use lsgm_core::{Error, LatentShape, Params, Pass, Result};
 use lsgm_nn::ops::silu;
-use lsgm_nn::{Conv2d, Linear};
+use lsgm_nn::{Conv2d, Linear, full_precision, lower_precision};
 
 use self::block::{Attention, Block, Change, Shared, conv, dense};
 use self::pyramid::{Head, Input, Output, StridedConv};
@@ -101,7 +101,7 @@ impl Ncsnpp {
 impl ScoreNetwork for Ncsnpp {
     fn forward(&self, z_t: &Tensor, t: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
         let (shared, embedding) = (&self.shared, self.embed(t, z_t)?);
-        let mut input = shared.plane.enter(z_t)?;
+        let mut input = shared.plane.enter(&lower_precision(z_t)?)?;
         let mut h = self.enter.forward(&input)?;
         let mut skips = vec![h.clone()];
         for level in &self.down {
@@ -140,7 +140,7 @@ impl ScoreNetwork for Ncsnpp {
             (None, Some(pyramid)) => pyramid,
             (None, None) => return Err(Error::contract("ncsnpp", "no level makes an output")),
         };
-        shared.plane.leave(&out)
+        full_precision(&shared.plane.leave(&out)?)
     }
 }
 

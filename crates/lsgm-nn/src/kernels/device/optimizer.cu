@@ -11,7 +11,7 @@ struct Run {
     unsigned long long first, end;
 };
 
-static __device__ Run run_of_block(const unsigned long long *pieces, const unsigned *blocks) {
+DEVICE Run run_of_block(const unsigned long long *pieces, const unsigned *blocks) {
     Run run;
     run.piece = pieces + 6ull * blocks[2 * blockIdx.x];
     run.first = (unsigned long long)ELEMENTS * blocks[2 * blockIdx.x + 1];
@@ -20,7 +20,7 @@ static __device__ Run run_of_block(const unsigned long long *pieces, const unsig
 }
 
 // Adam and AdamW (`adamax` is 0), or Adamax.
-extern "C" __global__ void step(
+KERNEL step(
     const unsigned long long *pieces, const unsigned *blocks, const double *gradient_scale, int adamax, float beta1,
     float rest1, float beta2, float rest2, float eps, float rate, float unbias, float keep, float decay, float ema_decay) {
     Run run = run_of_block(pieces, blocks);
@@ -51,40 +51,27 @@ extern "C" __global__ void step(
     }
 }
 
-// The sum of `own` over the 256 threads of a block, for the first of them.
-static __device__ double sum_of_block(double own) {
-    __shared__ double sums[256];
-    sums[threadIdx.x] = own;
-    for (unsigned half = 128; half > 0; half /= 2) {
-        __syncthreads();
-        if (threadIdx.x < half) {
-            sums[threadIdx.x] += sums[threadIdx.x + half];
-        }
-    }
-    return sums[0];
-}
-
 // The sum of squares of each block's gradients.
-extern "C" __global__ void squares(const unsigned long long *pieces, const unsigned *blocks, double *sums) {
+KERNEL squares(const unsigned long long *pieces, const unsigned *blocks, double *sums) {
     Run run = run_of_block(pieces, blocks);
     const float *g = (const float *)run.piece[1];
     double own = 0.0;
     for (unsigned long long i = run.first + threadIdx.x; i < run.end; i += blockDim.x) {
         own += (double)g[i] * (double)g[i];
     }
-    double sum = sum_of_block(own);
+    double sum = sum_over(own, THREADS);
     if (threadIdx.x == 0) {
         sums[blockIdx.x] = sum;
     }
 }
 
 // The root of the sum of `n` numbers, by one block.
-extern "C" __global__ void root(const double *sums, unsigned n, double *norm) {
+KERNEL root(const double *sums, unsigned n, double *norm) {
     double own = 0.0;
     for (unsigned i = threadIdx.x; i < n; i += blockDim.x) {
         own += sums[i];
     }
-    double sum = sum_of_block(own);
+    double sum = sum_over(own, THREADS);
     if (threadIdx.x == 0) {
         *norm = sqrt(sum);
     }

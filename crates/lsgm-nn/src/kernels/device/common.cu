@@ -1,0 +1,88 @@
+// What every source begins with. Activations are f32 or bf16 (where BF16 is 1) and are computed with in f32.
+
+#ifndef KERNEL
+#define KERNEL extern "C" __global__ void
+#define DEVICE static __device__ inline
+#endif
+
+// Threads of a block, in every kernel.
+#define THREADS 256
+
+#if BF16
+typedef unsigned short element;
+
+DEVICE float load(element x) {
+    return __uint_as_float((unsigned)x << 16);
+}
+
+// Rounded to the nearest, ties to even.
+DEVICE element store(float x) {
+    unsigned bits = __float_as_uint(x);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) {
+        return (element)(bits >> 16 | 0x40u);
+    }
+    return (element)((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+}
+#else
+typedef float element;
+
+DEVICE float load(element x) {
+    return x;
+}
+
+DEVICE element store(float x) {
+    return x;
+}
+#endif
+
+// The sum of `own` over the `lanes` threads that work together (a power of two), for all of them. Every thread of the block
+// takes part.
+DEVICE double sum_over(double own, unsigned lanes) {
+    __shared__ double sums[THREADS];
+    unsigned lane = threadIdx.x & (lanes - 1);
+    __syncthreads();
+    sums[threadIdx.x] = own;
+    for (unsigned half = lanes / 2; half > 0; half /= 2) {
+        __syncthreads();
+        if (lane < half) {
+            sums[threadIdx.x] += sums[threadIdx.x + half];
+        }
+    }
+    __syncthreads();
+    return sums[threadIdx.x - lane];
+}
+
+// The largest of `own`, likewise.
+DEVICE float largest_over(float own, unsigned lanes) {
+    __shared__ float values[THREADS];
+    unsigned lane = threadIdx.x & (lanes - 1);
+    __syncthreads();
+    values[threadIdx.x] = own;
+    for (unsigned half = lanes / 2; half > 0; half /= 2) {
+        __syncthreads();
+        if (lane < half) {
+            values[threadIdx.x] = fmaxf(values[threadIdx.x], values[threadIdx.x + half]);
+        }
+    }
+    __syncthreads();
+    return values[threadIdx.x - lane];
+}
+
+// Which of the runs of elements (planes, rows) that `lanes` threads each work on is this thread's.
+DEVICE long long run_of_thread(unsigned lanes) {
+    return (long long)blockIdx.x * (THREADS / lanes) + threadIdx.x / lanes;
+}
+
+// Which element this thread works on, where there is one thread for each.
+DEVICE long long element_of_thread() {
+    return (long long)blockIdx.x * THREADS + threadIdx.x;
+}
+
+DEVICE float sigmoid(float x) {
+    return 1.0f / (1.0f + expf(-x));
+}
+
+DEVICE float slope_of_silu(float z) {
+    float gate = sigmoid(z);
+    return gate * (1.0f + z * (1.0f - gate));
+}

@@ -1,0 +1,160 @@
+// Normalisation over sets of planes, then scale, shift and SiLU (if `silu` is not 0), of x: [batch, channels, positions].
+//
+// Group norm (`groups` > 0): a set is a group of channels of one item. Batch norm (`groups` is 0): a channel of all items.
+// A plane, the positions of one channel of one item, is the work of `lanes` threads.
+
+struct Sizes {
+    int batch, channels, positions, groups, lanes;
+};
+
+DEVICE int set_of(Sizes s, long long plane) {
+    int item = (int)(plane / s.channels), c = (int)(plane % s.channels);
+    return s.groups > 0 ? item * s.groups + c / (s.channels / s.groups) : c;
+}
+
+DEVICE int planes_of_set(Sizes s) {
+    return s.groups > 0 ? s.channels / s.groups : s.batch;
+}
+
+DEVICE long long plane_of_set(Sizes s, long long set, int i) {
+    return s.groups > 0 ? set * planes_of_set(s) + i : (long long)i * s.channels + set;
+}
+
+// The mean of each plane and its sum of squares about it.
+KERNEL plane_moments(const element *x, double *table, int batch, int channels, int positions, int lanes) {
+    long long plane = run_of_thread(lanes);
+    int end = plane < (long long)batch * channels ? positions : 0;
+    const element *at = x + plane * positions;
+    double own = 0.0;
+    for (int j = threadIdx.x % lanes; j < end; j += lanes) {
+        own += load(at[j]);
+    }
+    double mean = sum_over(own, lanes) / positions;
+    own = 0.0;
+    for (int j = threadIdx.x % lanes; j < end; j += lanes) {
+        double centred = load(at[j]) - mean;
+        own += centred * centred;
+    }
+    double squares = sum_over(own, lanes);
+    if (end > 0 && threadIdx.x % lanes == 0) {
+        table[2 * plane] = mean;
+        table[2 * plane + 1] = squares;
+    }
+}
+
+// The mean and the reciprocal standard deviation of each set, put together from its planes (Chan et al. 1979).
+KERNEL set_moments(
+    const double *table, float *stats, int batch, int channels, int positions, int groups, float eps) {
+    Sizes s = {batch, channels, positions, groups, 0};
+    long long set = element_of_thread();
+    if (set >= (groups > 0 ? (long long)batch * groups : channels)) {
+        return;
+    }
+    int planes = planes_of_set(s);
+    double mean = 0.0, squares = 0.0;
+    for (int i = 0; i < planes; i++) {
+        mean += table[2 * plane_of_set(s, set, i)] / planes;
+    }
+    for (int i = 0; i < planes; i++) {
+        long long plane = plane_of_set(s, set, i);
+        double away = table[2 * plane] - mean;
+        squares += table[2 * plane + 1] + positions * away * away;
+    }
+    stats[2 * set] = (float)mean;
+    stats[2 * set + 1] = (float)(1.0 / sqrt(squares / ((double)planes * positions) + eps));
+}
+
+KERNEL normalise(
+    const element *x, const float *gamma, const float *beta, const float *stats, element *y, int batch, int channels,
+    int positions, int groups, int lanes, int silu) {
+    Sizes s = {batch, channels, positions, groups, lanes};
+    long long plane = run_of_thread(lanes);
+    if (plane >= (long long)batch * channels) {
+        return;
+    }
+    int set = set_of(s, plane), c = (int)(plane % channels);
+    float mean = stats[2 * set], scale = stats[2 * set + 1] * gamma[c], shift = beta[c];
+    for (int j = threadIdx.x % lanes; j < positions; j += lanes) {
+        float z = (load(x[plane * positions + j]) - mean) * scale + shift;
+        y[plane * positions + j] = store(silu ? z * sigmoid(z) : z);
+    }
+}
+
+// What reaches the scaled and shifted numbers of each plane, given the gradient of y: its sum, and its sum times the
+// normalised numbers.
+KERNEL plane_slopes(
+    const element *x, const float *gamma, const float *beta, const float *stats, const element *gy, double *table,
+    int batch, int channels, int positions, int groups, int lanes, int silu) {
+    Sizes s = {batch, channels, positions, groups, lanes};
+    long long plane = run_of_thread(lanes);
+    bool exists = plane < (long long)batch * channels;
+    double sum = 0.0, product = 0.0;
+    if (exists) {
+        int set = set_of(s, plane), c = (int)(plane % channels);
+        float mean = stats[2 * set], rstd = stats[2 * set + 1];
+        for (int j = threadIdx.x % lanes; j < positions; j += lanes) {
+            float h = (load(x[plane * positions + j]) - mean) * rstd;
+            float g = load(gy[plane * positions + j]) * (silu ? slope_of_silu(gamma[c] * h + beta[c]) : 1.0f);
+            sum += g;
+            product += (double)g * h;
+        }
+    }
+    sum = sum_over(sum, lanes);
+    product = sum_over(product, lanes);
+    if (exists && threadIdx.x % lanes == 0) {
+        table[2 * plane] = sum;
+        table[2 * plane + 1] = product;
+    }
+}
+
+// The gradients of gamma and beta.
+KERNEL channel_slopes(const double *table, float *dgamma, float *dbeta, int batch, int channels) {
+    long long c = element_of_thread();
+    if (c >= channels) {
+        return;
+    }
+    double sum = 0.0, product = 0.0;
+    for (long long i = 0; i < batch; i++) {
+        sum += table[2 * (i * channels + c)];
+        product += table[2 * (i * channels + c) + 1];
+    }
+    dgamma[c] = (float)product;
+    dbeta[c] = (float)sum;
+}
+
+// The means over each set of what reaches its normalised numbers, and of that times them.
+KERNEL set_slopes(
+    const double *table, const float *gamma, float *means, int batch, int channels, int positions, int groups) {
+    Sizes s = {batch, channels, positions, groups, 0};
+    long long set = element_of_thread();
+    if (set >= (groups > 0 ? (long long)batch * groups : channels)) {
+        return;
+    }
+    double sum = 0.0, product = 0.0, n = (double)planes_of_set(s) * positions;
+    for (int i = 0; i < planes_of_set(s); i++) {
+        long long plane = plane_of_set(s, set, i);
+        sum += gamma[plane % channels] * table[2 * plane];
+        product += gamma[plane % channels] * table[2 * plane + 1];
+    }
+    means[2 * set] = (float)(sum / n);
+    means[2 * set + 1] = (float)(product / n);
+}
+
+// The gradient of x, given that of y. Without `means` the moments are constants.
+KERNEL norm_data_gradient(
+    const element *x, const float *gamma, const float *beta, const float *stats, const element *gy, const float *means,
+    element *dx, int batch, int channels, int positions, int groups, int lanes, int silu) {
+    Sizes s = {batch, channels, positions, groups, lanes};
+    long long plane = run_of_thread(lanes);
+    if (plane >= (long long)batch * channels) {
+        return;
+    }
+    int set = set_of(s, plane), c = (int)(plane % channels);
+    float mean = stats[2 * set], rstd = stats[2 * set + 1];
+    float sum = means ? means[2 * set] : 0.0f, product = means ? means[2 * set + 1] : 0.0f;
+    for (int j = threadIdx.x % lanes; j < positions; j += lanes) {
+        float h = (load(x[plane * positions + j]) - mean) * rstd;
+        float g = load(gy[plane * positions + j]) * gamma[c] * (silu ? slope_of_silu(gamma[c] * h + beta[c]) : 1.0f);
+        dx[plane * positions + j] = store(rstd * (g - sum - h * product));
+    }
+}

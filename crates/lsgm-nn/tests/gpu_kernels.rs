@@ -1,0 +1,119 @@
+//! The kernels of a GPU, run on the CPU, beside those of the CPU: values and gradients.
+
+mod common;
+
+use candle_core::{DType, Device, Tensor};
+use common::host::with_gpu_kernels;
+use common::{Case, assert_close, cases, lowered, normal, pixels, values};
+use lsgm_core::Rng;
+use lsgm_nn::optim::{Ema, GradientScale, Gradients, Optimizer, OptimizerConfig, OptimizerKind};
+use lsgm_nn::{Precision, full_precision, lower_precision, ops, with_precision};
+
+fn check(case: &Case, tolerance: f64) {
+    let (y, gradients) = common::run(case, DType::F32);
+    let Some((found, found_gradients)) = with_gpu_kernels(|| common::run(case, DType::F32)) else { return };
+    assert_close(&case.name, &found, &y, tolerance);
+    for (i, (g, expected)) in found_gradients.iter().zip(&gradients).enumerate() {
+        assert_close(&format!("{}, gradient {i}", case.name), g, expected, tolerance);
+    }
+}
+
+#[test]
+fn every_op_agrees_with_the_cpu() {
+    for case in cases::small().iter().chain(&cases::large()).chain(&pixels::cases()) {
+        check(case, 1e-5);
+    }
+}
+
+#[test]
+fn every_op_agrees_in_bf16_up_to_rounding() {
+    with_precision(Precision::Bf16, || lowered::cases().iter().for_each(|case| check(case, 2e-2)));
+}
+
+/// The same without any kernel: as on a GPU that the kernels do not serve.
+#[test]
+fn compositions_agree_in_bf16_up_to_rounding() {
+    with_precision(Precision::Bf16, || {
+        for case in lowered::cases() {
+            let (y, gradients) = common::run(&case, DType::F32);
+            let (found, found_gradients) = ops::without_kernels(|| common::run(&case, DType::F32));
+            assert_close(&case.name, &found, &y, 2e-2);
+            for (i, (g, expected)) in found_gradients.iter().zip(&gradients).enumerate() {
+                assert_close(&format!("{}, gradient {i}", case.name), g, expected, 2e-2);
+            }
+        }
+    });
+}
+
+/// Activations are kept in bf16 from one op to the next, and a pass in single precision keeps none.
+#[test]
+fn activations_keep_their_type() {
+    let x = normal(1, (2, 4, 3, 3)).to_dtype(DType::F32).unwrap();
+    let w = normal(2, (4, 4, 1, 1)).to_dtype(DType::F32).unwrap();
+    let types = || {
+        let x = lower_precision(&x).unwrap();
+        let y = ops::silu(&ops::conv2d(&x, &w, None, &Default::default()).unwrap()).unwrap();
+        [x.dtype(), y.dtype(), full_precision(&y).unwrap().dtype()]
+    };
+    let bf16 = || with_precision(Precision::Bf16, types);
+    assert_eq!(ops::without_kernels(bf16), [DType::BF16, DType::BF16, DType::F32]);
+    assert_eq!(ops::without_kernels(types), [DType::F32; 3]);
+    assert_eq!(bf16(), [DType::F32; 3], "a CPU computes in f32");
+}
+
+/// Numbers that a device draws are those that the host would have drawn, bit for bit, from wherever the generator stands.
+#[test]
+fn a_device_draws_what_the_host_draws() {
+    for (before, count) in [(0, 1), (3, 16), (16, 100), (37, 5000)] {
+        let mut host = Rng::new(5).fork("noise");
+        host.uniforms(before);
+        let mut device = host.clone();
+        let expected = host.uniforms(count);
+        let drawn = || ops::uniforms(count, &Device::Cpu, &mut device).unwrap().to_vec1::<f32>().unwrap();
+        let Some(found) = with_gpu_kernels(drawn) else { return };
+        assert_eq!(found, expected);
+        assert_eq!(device.bits(), host.bits(), "both go on alike");
+    }
+}
+
+#[test]
+fn dropout_leaves_out_what_the_host_leaves_out() {
+    let case = |dtype: DType| Case {
+        name: format!("dropout in {dtype:?}"),
+        inputs: vec![normal(1, (3, 7, 11))],
+        f: Box::new(move |t| {
+            let x = t[0].to_dtype(dtype)?;
+            ops::dropout(&x, 0.3, &mut Rng::new(2))?.to_dtype(DType::F32).map_err(Into::into)
+        }),
+    };
+    let (y, gradients) = common::run(&case(DType::F32), DType::F32);
+    let zeros = values(&y).iter().filter(|v| **v == 0.0).count();
+    assert!((40..100).contains(&zeros), "{zeros} of 231");
+    for (dtype, tolerance) in [(DType::F32, 1e-7), (DType::BF16, 1e-2)] {
+        let case = case(dtype);
+        let Some((found, found_gradients)) = with_gpu_kernels(|| common::run(&case, DType::F32)) else { return };
+        assert_close(&case.name, &found, &y, tolerance);
+        assert_close(&case.name, &found_gradients[0], &gradients[0], tolerance);
+    }
+}
+
+#[test]
+fn batch_moments_agree() {
+    let (x, c) = (normal(1, (3, 4, 5)).to_dtype(DType::F32).unwrap(), Tensor::ones(4, DType::F32, &Device::Cpu).unwrap());
+    let moments = || ops::batch_norm_train(&x, &c, &c, 1e-5, ops::Activation::Silu).unwrap();
+    let (_, mean, variance) = moments();
+    let Some((_, m, v)) = with_gpu_kernels(moments) else { return };
+    assert_close("mean", &m, &mean, 1e-6);
+    assert_close("variance", &v, &variance, 1e-5);
+}
+
+#[test]
+fn optimizers_agree_with_the_cpu() {
+    for kind in [OptimizerKind::Adam, OptimizerKind::AdamW, OptimizerKind::Adamax] {
+        let run = || common::optimizer_steps(kind, &Device::Cpu);
+        let Some(found) = with_gpu_kernels(run) else { return };
+        for (a, b) in found.iter().zip(&run()) {
+            assert_close(&format!("{kind:?}"), a, b, 1e-5);
+        }
+    }
+}
