@@ -11,7 +11,7 @@ use crate::rows::Step;
 pub(crate) fn device() -> Result<&'static Device> {
     static DEVICE: OnceLock<Result<Device, String>> = OnceLock::new();
     let open = || match std::env::var("LSGM_COMPARE_DEVICE").as_deref() {
-        Ok("cuda") => Device::new_cuda(0).map_err(|e| e.to_string()),
+        Ok("cuda") => lsgm::nn::gpu::open(0).map_err(|e| e.to_string()),
         _ => Ok(Device::Cpu),
     };
     DEVICE.get_or_init(open).as_ref().map_err(|e| Error::contract("device", e.clone()))

@@ -7,6 +7,7 @@
 use candle_core::Tensor;
 use lsgm_core::{Params, Result};
 use lsgm_nn::ops::{self, Conv1dConfig, ConvTranspose1dConfig};
+use lsgm_nn::{Precision, with_precision};
 
 use crate::learned::Learned;
 
@@ -36,7 +37,8 @@ impl ToLatents {
     /// Another shape.
     pub(crate) fn forward(&self, bands: &Tensor) -> Result<Tensor> {
         let config = Conv1dConfig { stride: self.stride, ..Default::default() };
-        compress(&ops::conv1d(bands, &self.choice.weight()?, None, &config)?)
+        let chosen = with_precision(Precision::F32, || ops::conv1d(bands, &self.choice.weight()?, None, &config))?;
+        compress(&chosen)
     }
 }
 
@@ -59,7 +61,7 @@ impl ToBands {
     /// Another shape.
     pub(crate) fn forward(&self, z: &Tensor) -> Result<Tensor> {
         let config = ConvTranspose1dConfig { stride: self.stride, ..Default::default() };
-        ops::conv_transpose1d(&expand(z)?, &self.choice.weight()?, None, &config)
+        with_precision(Precision::F32, || ops::conv_transpose1d(&expand(z)?, &self.choice.weight()?, None, &config))
     }
 }
 

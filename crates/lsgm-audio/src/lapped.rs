@@ -3,6 +3,7 @@ use std::f64::consts::PI;
 use candle_core::Tensor;
 use lsgm_core::{Params, Result};
 use lsgm_nn::ops::{self, Conv1dConfig, ConvTranspose1dConfig};
+use lsgm_nn::{Precision, with_precision};
 
 use crate::learned::Learned;
 
@@ -34,7 +35,8 @@ impl Lapped {
     /// Another shape.
     pub(crate) fn analyse(&self, x: &Tensor) -> Result<Tensor> {
         let config = Conv1dConfig { stride: self.stride, padding: self.stride / 2, ..Default::default() };
-        ops::conv1d(x, &self.basis.weight()?, None, &config)
+        // Samples of 16 bits: no precision of a pass may round them.
+        with_precision(Precision::F32, || ops::conv1d(x, &self.basis.weight()?, None, &config))
     }
 
     /// `[B, stride, L / stride]` to `[B, 1, L]`.
@@ -43,7 +45,7 @@ impl Lapped {
     /// Another shape.
     pub(crate) fn synthesise(&self, bands: &Tensor) -> Result<Tensor> {
         let config = ConvTranspose1dConfig { stride: self.stride, padding: self.stride / 2, ..Default::default() };
-        ops::conv_transpose1d(bands, &self.basis.weight()?, None, &config)
+        with_precision(Precision::F32, || ops::conv_transpose1d(bands, &self.basis.weight()?, None, &config))
     }
 }
 

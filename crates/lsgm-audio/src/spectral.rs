@@ -1,6 +1,7 @@
 use candle_core::{Device, Tensor};
 use lsgm_core::{Params, Result};
 use lsgm_nn::ops::{self, Conv1dConfig};
+use lsgm_nn::{Precision, with_precision};
 
 use crate::config::StftConfig;
 use crate::spectrum::hann;
@@ -61,7 +62,7 @@ impl Resolution {
     /// `[B, 1, L]` to `[B, bins, frames]`, above the floor.
     fn magnitudes(&self, x: &Tensor) -> Result<Tensor> {
         let config = Conv1dConfig { stride: self.hop, ..Default::default() };
-        let parts = ops::conv1d(x, &self.basis, None, &config)?;
+        let parts = with_precision(Precision::F32, || ops::conv1d(x, &self.basis, None, &config))?;
         let (re, im) = (parts.narrow(1, 0, self.bins)?, parts.narrow(1, self.bins, self.bins)?);
         Ok(((re.sqr()? + im.sqr()?)? + FLOOR)?.sqrt()?)
     }

@@ -68,7 +68,7 @@ fn cuda(n: usize) -> Result<Device, String> {
         return Err(format!("this lsgm was built for the CPU alone: {BUILD}, or use --device cpu"));
     }
     // The first kernel tells whether the driver takes what was compiled.
-    let tried = Device::new_cuda(n).and_then(|device| {
+    let tried = gpu::open(n).and_then(|device| {
         let sum = (Tensor::zeros(1, DType::F32, &device)? + 1.0)?.sum_all()?.to_scalar::<f32>()?;
         if sum == 1.0 { Ok(device) } else { candle_core::bail!("0 + 1 gave {sum}") }
     });

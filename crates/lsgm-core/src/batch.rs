@@ -1,7 +1,7 @@
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::{Result, Rng};
+use crate::{Result, Rng, upload};
 
 /// A part of a data set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -63,8 +63,8 @@ impl Batch {
 
     /// The same batch on `device`.
     pub fn to_device(&self, device: &Device) -> Result<Self> {
-        let labels = self.labels.as_ref().map(|l| l.to_device(device)).transpose()?;
-        Ok(Self { x: self.x.to_device(device)?, labels })
+        let labels = self.labels.as_ref().map(|l| upload(l, device)).transpose()?;
+        Ok(Self { x: upload(&self.x, device)?, labels })
     }
 }
 
@@ -108,9 +108,16 @@ pub trait Dataset: Send + Sync {
         self.len() == 0
     }
 
-    /// The items at `indices` (each below [`Dataset::len`]) on the CPU. `rng` drives whatever is drawn afresh at each
-    /// visit, such as dynamic binarization or a random crop.
+    /// The items at `indices` (each below [`Dataset::len`]) on the CPU, or where they live. `rng` drives whatever is drawn
+    /// afresh at each visit, such as dynamic binarization or a random crop.
     fn batch(&self, indices: &[usize], rng: &mut Rng) -> Result<Batch>;
+
+    /// The same set in the memory of `device`, of which it may take `limit` bytes: its batches, for the same generator, are those
+    /// of this one ([`crate::Resident`]). `None`, the default, if that cannot be.
+    fn resident(&self, device: &Device, limit: usize) -> Result<Option<Box<dyn Dataset>>> {
+        let _ = (device, limit);
+        Ok(None)
+    }
 }
 
 /// `count` different indices below `items` (all of them if there are fewer), one drawn from each of as many equal parts:

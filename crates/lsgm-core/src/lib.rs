@@ -7,6 +7,7 @@
 //!
 //! This crate holds no layers and touches no files.
 
+mod accelerator;
 mod batch;
 mod error;
 mod latent;
@@ -16,8 +17,10 @@ mod modality;
 mod model;
 mod params;
 mod posterior;
+mod resident;
 mod rng;
 
+pub use accelerator::{Accelerator, install_accelerator, upload};
 pub use batch::{Batch, Dataset, Split, spread_indices};
 pub use error::{Error, Result};
 pub use latent::{LatentShape, Latents, Spatial};
@@ -27,4 +30,5 @@ pub use modality::{Arrangement, Artifact, Assets, Modality, Template};
 pub use model::{Autoencoder, Auxiliary, Decoder, Decoding, Encoder, Pass};
 pub use params::{Init, ParamStore, Params};
 pub use posterior::{Group, LatentNormal, Posterior, soft_clamp};
+pub use resident::{Finish, Resident};
 pub use rng::{Draws, Rng, RngState};

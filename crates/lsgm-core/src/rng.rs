@@ -4,11 +4,12 @@ use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::accelerator::accelerator;
+use crate::{Error, Result, upload};
 
 /// The toolkit's only source of randomness: a seeded ChaCha generator whose whole state can be stored.
 ///
-/// All draws happen on the CPU, so that a seed means the same on every device.
+/// A seed means the same on every device: what a device draws itself ([`Draws`]) is what the CPU would have drawn.
 ///
 /// ```
 /// use lsgm_core::Rng;
@@ -129,14 +130,19 @@ impl Rng {
     pub fn normal_tensor(&mut self, shape: impl Into<Shape>, dtype: DType, device: &Device) -> Result<Tensor> {
         let shape = shape.into();
         let values = self.normals(shape.elem_count());
-        Ok(Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(dtype)?.to_device(device)?)
+        upload(&Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(dtype)?, device)
     }
 
-    /// A tensor of numbers uniform in [0, 1).
+    /// A tensor of numbers uniform in [0, 1): those of [`Rng::uniforms`], which some devices draw themselves.
     pub fn uniform_tensor(&mut self, shape: impl Into<Shape>, dtype: DType, device: &Device) -> Result<Tensor> {
         let shape = shape.into();
+        if let Some(accelerator) = accelerator(device)
+            && shape.elem_count() > 0
+        {
+            return Ok(accelerator.uniforms(&self.pass_over(shape.elem_count()), &shape, device)?.to_dtype(dtype)?);
+        }
         let values = self.uniforms(shape.elem_count());
-        Ok(Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(dtype)?.to_device(device)?)
+        upload(&Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(dtype)?, device)
     }
 }
 

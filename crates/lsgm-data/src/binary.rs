@@ -1,10 +1,11 @@
 //! Grey images as draws of black and white ones.
 
-use lsgm_core::{Batch, Dataset, Rng, Split};
+use candle_core::{DType, Device, Tensor};
+use lsgm_core::{Batch, Dataset, Resident, Rng, Split};
 use serde::{Deserialize, Serialize};
 
 use crate::Images;
-use crate::pixels::image_batch;
+use crate::pixels::{byte_batch, image_batch};
 
 /// How grey turns to black and white.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -67,6 +68,23 @@ impl Dataset for BinaryImages {
         self.images.len()
     }
 
+    fn resident(&self, device: &Device, limit: usize) -> lsgm_core::Result<Option<Box<dyn Dataset>>> {
+        let binarization = self.binarization;
+        if self.fixed.is_some() && binarization == Binarization::Dynamic {
+            return Ok(None);
+        }
+        let finish = move |grey: Tensor, rng: &mut Rng| {
+            let grey = grey.to_dtype(DType::F32)?;
+            let threshold = match binarization {
+                Binarization::Static => (grey.zeros_like()? + 127.5)?,
+                Binarization::Dynamic => (rng.uniform_tensor(grey.shape(), DType::F32, grey.device())? * 255.0)?,
+            };
+            Ok(threshold.lt(&grey)?.to_dtype(DType::F32)?)
+        };
+        let read = |indices: &[usize]| byte_batch(self.images.as_ref(), indices);
+        Resident::boxed(self.len(), (device, limit), read, Box::new(finish))
+    }
+
     fn batch(&self, indices: &[usize], rng: &mut Rng) -> lsgm_core::Result<Batch> {
         let size = self.images.size();
         let mut x = Vec::with_capacity(indices.len() * size.bytes());
@@ -84,6 +102,7 @@ impl Dataset for BinaryImages {
 mod tests {
     use super::*;
     use crate::glyphs::Glyphs;
+    use crate::pixels::assert_resident;
     use crate::{ImageSet, ImageSize};
 
     fn grey() -> Box<dyn Images> {
@@ -132,6 +151,17 @@ mod tests {
         assert_ne!(all, values(&open(Split::Test, 6), &(0..50).collect::<Vec<_>>(), &mut rng));
         assert_ne!(all, values(&open(Split::Val, 5), &(0..50).collect::<Vec<_>>(), &mut rng));
         assert!(all.iter().all(|v| *v == 0.0 || *v == 1.0));
+    }
+
+    #[test]
+    fn a_set_on_a_device_has_the_same_batches() {
+        for binarization in [Binarization::Dynamic, Binarization::Static] {
+            assert_resident(&BinaryImages::new(grey(), Split::Train, binarization, 0));
+            let glyphs = Box::new(Glyphs::new(0, Split::Train, 1100));
+            assert_resident(&BinaryImages::new(glyphs, Split::Train, binarization, 0));
+        }
+        let fixed = BinaryImages::new(grey(), Split::Test, Binarization::Dynamic, 0);
+        assert!(fixed.resident(&Device::Cpu, usize::MAX).unwrap().is_none(), "draws of its own");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Grey and colour images as numbers.
 
-use candle_core::{Device, Tensor};
-use lsgm_core::{Batch, Dataset, Rng, Split};
+use candle_core::{DType, Device, Tensor, WithDType};
+use lsgm_core::{Batch, Dataset, Resident, Rng, Split, upload};
 use rayon::prelude::*;
 
 use crate::{DataError, ImageSize, Images, Result};
@@ -65,6 +65,24 @@ impl Dataset for PixelImages {
         self.images.len()
     }
 
+    fn resident(&self, device: &Device, limit: usize) -> lsgm_core::Result<Option<Box<dyn Dataset>>> {
+        let (flip, values) = (self.flip, Tensor::new(self.values.as_slice(), device)?);
+        let finish = move |bytes: Tensor, rng: &mut Rng| {
+            // As an index of one byte 255 would mean none.
+            let places = bytes.flatten_all()?.to_dtype(DType::U32)?;
+            let x = values.index_select(&places, 0)?.reshape(bytes.shape())?;
+            if !flip {
+                return Ok(x);
+            }
+            let draws = rng.uniforms(x.dim(0)?);
+            let mirrored: Vec<u8> = draws.into_iter().map(|u| u8::from(u < 0.5)).collect();
+            let mirrored = upload(&Tensor::from_vec(mirrored, (x.dim(0)?, 1, 1, 1), &Device::Cpu)?, x.device())?;
+            Ok(mirrored.broadcast_as(x.shape())?.where_cond(&x.flip(&[3])?, &x)?)
+        };
+        let read = |indices: &[usize]| byte_batch(self.images.as_ref(), indices);
+        Resident::boxed(self.len(), (device, limit), read, Box::new(finish))
+    }
+
     fn batch(&self, indices: &[usize], rng: &mut Rng) -> lsgm_core::Result<Batch> {
         let size = self.images.size();
         let mut x = vec![0.0; indices.len() * size.bytes()];
@@ -76,14 +94,49 @@ impl Dataset for PixelImages {
     }
 }
 
+/// Images as their bytes, `[n, C, H, W]`.
+pub(crate) fn byte_batch(images: &dyn Images, indices: &[usize]) -> lsgm_core::Result<Batch> {
+    let size = images.size();
+    let (mut x, mut labels) = (vec![0; indices.len() * size.bytes()], Vec::with_capacity(indices.len()));
+    for (index, pixels) in indices.iter().zip(x.chunks_exact_mut(size.bytes().max(1))) {
+        labels.extend(images.read(*index, pixels)?);
+    }
+    image_batch(x, size, indices.len(), labels)
+}
+
 /// A batch `[n, C, H, W]` of values one image after another, with a label for each image or for none.
-pub(crate) fn image_batch(x: Vec<f32>, size: ImageSize, n: usize, labels: Vec<u32>) -> lsgm_core::Result<Batch> {
+pub(crate) fn image_batch<T: WithDType>(
+    x: Vec<T>,
+    size: ImageSize,
+    n: usize,
+    labels: Vec<u32>,
+) -> lsgm_core::Result<Batch> {
     if !labels.is_empty() && labels.len() != n {
         return Err(DataError::Contract("some images have labels and some have none".into()).into());
     }
     let x = Tensor::from_vec(x, (n, size.channels, size.height, size.width), &Device::Cpu)?;
     let labels = if labels.is_empty() { None } else { Some(Tensor::new(labels, &Device::Cpu)?) };
     Ok(Batch { x, labels })
+}
+
+/// That a set in the memory of a device has the batches of the set itself, and goes on drawing where that does.
+#[cfg(test)]
+pub(crate) fn assert_resident(set: &dyn Dataset) {
+    let resident = set.resident(&Device::Cpu, usize::MAX).unwrap().expect("it fits");
+    assert_eq!(resident.len(), set.len());
+    let indices: Vec<usize> = (0..set.len()).rev().chain([0, 0]).collect();
+    let (mut a, mut b) = (Rng::new(3), Rng::new(3));
+    for indices in [&indices[..], &indices[1..]] {
+        let (x, y) = (set.batch(indices, &mut a).unwrap(), resident.batch(indices, &mut b).unwrap());
+        let labels = |batch: &Batch| batch.labels.as_ref().map(|l| l.to_vec1::<u32>().unwrap());
+        assert_eq!(x.x.dims(), y.x.dims());
+        assert_eq!(x.x.dtype(), y.x.dtype());
+        let values = |batch: &Batch| batch.x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert!(values(&x) == values(&y));
+        assert_eq!(labels(&x), labels(&y));
+    }
+    assert_eq!(a.bits(), b.bits());
+    assert!(set.resident(&Device::Cpu, 1).unwrap().is_none());
 }
 
 #[cfg(test)]
@@ -111,6 +164,15 @@ mod tests {
         let batch = set(Split::Test, 5, true).batch(&[0], &mut Rng::new(0)).unwrap();
         assert_eq!(values(&batch), [0., 0., 1., 1., 16., 31.].map(|k: f32| k / 31.0));
         assert!(PixelImages::new(Box::new(Glyphs::new(0, Split::Test, 1)), Split::Test, 9, false).is_err());
+    }
+
+    #[test]
+    fn a_set_on_a_device_has_the_same_batches() {
+        for (bits, flip) in [(8, true), (5, true), (8, false)] {
+            assert_resident(&set(Split::Train, bits, flip));
+        }
+        let glyphs = PixelImages::new(Box::new(Glyphs::new(0, Split::Train, 1500)), Split::Train, 8, true).unwrap();
+        assert_resident(&glyphs);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use lsgm_core::{Dataset, Error, ParamStore, Pass, Result, Rng};
 use lsgm_nn::ops::is_synchronous;
 use lsgm_nn::optim::{Ema, GradientScale, Gradients, NormPenalty, Optimizer, OptimizerConfig};
-use lsgm_nn::{backward, with_checkpoints, with_precision};
+use lsgm_nn::{backward, gpu, with_checkpoints, with_precision};
 use lsgm_prior::Prior;
 
 use crate::budget::Budget;
@@ -72,6 +72,13 @@ pub struct Trainer {
     budgets: (Budget, Budget),
 }
 
+/// The set in the memory of a GPU, or as it is where that cannot be.
+fn on_device(data: Arc<dyn Dataset>, device: &Device) -> Result<Arc<dyn Dataset>> {
+    let limit = gpu::free_memory(device) / 4;
+    let resident = if limit > 0 { data.resident(device, limit)? } else { None };
+    Ok(resident.map_or(data, Arc::from))
+}
+
 impl Trainer {
     /// A trainer with freshly initialised weights. Without a run directory nothing is written.
     ///
@@ -93,6 +100,7 @@ impl Trainer {
             let message = "the training split has no items: `Dataset::len` is 0";
             return Err(Error::config("data", message));
         }
+        let data = if config.resident { on_device(data, device)? } else { data };
         let root = Rng::new(config.seed);
         let store = ParamStore::new(DType::F32, device, root.fork("parameters"));
         let model = spec.build(&store.root())?;

@@ -1,5 +1,7 @@
 //! The GPUs of this machine.
 
+use candle_core::{Device, DeviceLocation};
+
 /// A GPU.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gpu {
@@ -42,4 +44,26 @@ pub fn gpus() -> Result<Vec<Gpu>, String> {
 #[cfg(not(feature = "cuda"))]
 pub fn gpus() -> Result<Vec<Gpu>, String> {
     Ok(Vec::new())
+}
+
+/// The GPU of this number in the driver's order. Tensors and random numbers come to it without the host waiting, which they do
+/// not on a device of [`Device::new_cuda`].
+///
+/// # Errors
+/// What the driver says; that there is no GPU in a program without the feature `cuda`.
+pub fn open(ordinal: usize) -> candle_core::Result<Device> {
+    #[cfg(feature = "cuda")]
+    return crate::kernels::device::open(ordinal);
+    #[cfg(not(feature = "cuda"))]
+    Device::new_cuda(ordinal)
+}
+
+/// Bytes of memory that nobody holds on the GPU that `device` is; 0 for another device.
+pub fn free_memory(device: &Device) -> usize {
+    match device.location() {
+        DeviceLocation::Cuda { gpu_id } => {
+            gpus().ok().and_then(|gpus| gpus.get(gpu_id).map(|gpu| gpu.free)).unwrap_or(0)
+        }
+        _ => 0,
+    }
 }

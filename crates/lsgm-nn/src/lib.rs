@@ -30,7 +30,7 @@ pub use backward::backward;
 pub use categorical::Categorical;
 pub use checkpoint::{checkpoint, checkpoint_in, with_checkpoints};
 pub use kernels::InstructionSet;
+pub use kernels::device;
 pub use layers::*;
 pub use ops::Activation;
-pub use kernels::device;
 pub use precision::{Precision, full_precision, lower_precision, with_precision};

@@ -16,7 +16,7 @@ fn cuda() -> Option<Device> {
         return None;
     }
     match gpu::gpus() {
-        Ok(gpus) if !gpus.is_empty() => Some(Device::new_cuda(0).unwrap()),
+        Ok(gpus) if !gpus.is_empty() => Some(gpu::open(0).unwrap()),
         Ok(_) => {
             eprintln!("skipped: the driver shows no GPU");
             None
@@ -74,7 +74,7 @@ fn the_device_draws_what_the_host_draws() {
     let Some(device) = cuda() else { return };
     let mut rng = Rng::new(5).fork("noise");
     rng.uniforms(37);
-    let found = ops::uniforms(5000, &device, &mut rng.clone()).unwrap().to_vec1::<f32>().unwrap();
+    let found = rng.clone().uniform_tensor(5000, DType::F32, &device).unwrap().to_vec1::<f32>().unwrap();
     assert_eq!(found, rng.uniforms(5000));
 }
 

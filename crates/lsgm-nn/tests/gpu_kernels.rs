@@ -69,7 +69,7 @@ fn a_device_draws_what_the_host_draws() {
         host.uniforms(before);
         let mut device = host.clone();
         let expected = host.uniforms(count);
-        let drawn = || ops::uniforms(count, &Device::Cpu, &mut device).unwrap().to_vec1::<f32>().unwrap();
+        let drawn = || device.uniform_tensor(count, DType::F32, &Device::Cpu).unwrap().to_vec1::<f32>().unwrap();
         let Some(found) = with_gpu_kernels(drawn) else { return };
         assert_eq!(found, expected);
         assert_eq!(device.bits(), host.bits(), "both go on alike");
@@ -99,7 +99,8 @@ fn dropout_leaves_out_what_the_host_leaves_out() {
 
 #[test]
 fn batch_moments_agree() {
-    let (x, c) = (normal(1, (3, 4, 5)).to_dtype(DType::F32).unwrap(), Tensor::ones(4, DType::F32, &Device::Cpu).unwrap());
+    let (x, c) =
+        (normal(1, (3, 4, 5)).to_dtype(DType::F32).unwrap(), Tensor::ones(4, DType::F32, &Device::Cpu).unwrap());
     let moments = || ops::batch_norm_train(&x, &c, &c, 1e-5, ops::Activation::Silu).unwrap();
     let (_, mean, variance) = moments();
     let Some((_, m, v)) = with_gpu_kernels(moments) else { return };

@@ -4,7 +4,7 @@ use std::ops::{ControlFlow, Range};
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
-use lsgm_core::{Batch, Dataset, Error, Result, Rng, Split};
+use lsgm_core::{Batch, Dataset, Error, Result, Rng, Split, upload};
 
 use crate::config::{Overlong, TextConfig};
 use crate::{TextError, Tokenizer};
@@ -42,6 +42,13 @@ pub(crate) struct Item {
     pub(crate) begins: bool,
     /// Whether its entry ends with it.
     pub(crate) ends: bool,
+}
+
+impl Item {
+    /// Where its tokens start at a visit.
+    fn visit(&self, moves: bool, rng: &mut Rng) -> usize {
+        if moves && self.slack > 0 { self.start + rng.below(self.slack + 1) } else { self.start }
+    }
 }
 
 /// Tokens in front of a stretch that tell where its first character and its first word begin.
@@ -184,14 +191,21 @@ impl Dataset for Corpus {
         self.items.len()
     }
 
+    fn resident(&self, device: &Device, limit: usize) -> Result<Option<Box<dyn Dataset>>> {
+        if 4 * self.tokens.len() > limit || u32::try_from(self.tokens.len()).is_err() {
+            return Ok(None);
+        }
+        let tokens = upload(&Tensor::new(self.tokens.as_slice(), &Device::Cpu)?, device)?;
+        let items = self.items.clone();
+        Ok(Some(Box::new(ResidentCorpus { tokens, items, length: self.length, end: self.end, moves: self.moves })))
+    }
+
     fn batch(&self, indices: &[usize], rng: &mut Rng) -> Result<Batch> {
         let mut x = Vec::with_capacity(indices.len() * self.length);
         for &index in indices {
-            let (mut tokens, item) = self.item(index)?;
-            if self.moves && item.slack > 0 {
-                let start = item.start + rng.below(item.slack + 1);
-                tokens = &self.tokens[start..start + item.length];
-            }
+            let (_, item) = self.item(index)?;
+            let start = item.visit(self.moves, rng);
+            let tokens = &self.tokens[start..start + item.length];
             x.extend_from_slice(tokens);
             x.resize(x.len() + self.length - tokens.len(), self.end);
         }
@@ -202,6 +216,41 @@ impl Dataset for Corpus {
 impl std::fmt::Debug for Corpus {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} items of {} tokens from {} entries", self.items.len(), self.length, self.counts.entries)
+    }
+}
+
+/// The tokens of a split in the memory of a device.
+struct ResidentCorpus {
+    tokens: Tensor,
+    items: Vec<Item>,
+    length: usize,
+    end: u32,
+    moves: bool,
+}
+
+impl Dataset for ResidentCorpus {
+    fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    fn batch(&self, indices: &[usize], rng: &mut Rng) -> Result<Batch> {
+        let device = self.tokens.device();
+        let (mut starts, mut lengths) = (Vec::with_capacity(indices.len()), Vec::with_capacity(indices.len()));
+        for &index in indices {
+            let missing = || Error::contract("corpus", format!("item {index} of {}", self.items.len()));
+            let item = self.items.get(index).ok_or_else(missing)?;
+            starts.push(item.visit(self.moves, rng) as u32);
+            lengths.push(item.length as u32);
+        }
+        let column = |values: Vec<u32>| upload(&Tensor::from_vec(values, (indices.len(), 1), &Device::Cpu)?, device);
+        let places = Tensor::arange(0u32, self.length as u32, device)?.unsqueeze(0)?;
+        let inside = places.broadcast_lt(&column(lengths)?)?;
+        // Beyond the end of an item any token will do.
+        let last = Tensor::full(self.tokens.elem_count() as u32 - 1, inside.shape(), device)?;
+        let places = places.broadcast_add(&column(starts)?)?.minimum(&last)?;
+        let tokens = self.tokens.index_select(&places.flatten_all()?, 0)?.reshape(inside.shape())?;
+        let ends = Tensor::full(self.end, inside.shape(), device)?;
+        Ok(Batch { x: inside.where_cond(&tokens, &ends)?, labels: None })
     }
 }
 

@@ -237,4 +237,8 @@ impl Dataset for Shared {
     fn batch(&self, indices: &[usize], rng: &mut lsgm_core::Rng) -> Result<lsgm_core::Batch> {
         self.0.batch(indices, rng)
     }
+
+    fn resident(&self, device: &candle_core::Device, limit: usize) -> Result<Option<Box<dyn Dataset>>> {
+        self.0.resident(device, limit)
+    }
 }

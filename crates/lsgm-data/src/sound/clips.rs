@@ -1,7 +1,7 @@
 //! Clips of one length, and batches of them.
 
 use candle_core::{Device, Tensor};
-use lsgm_core::{Batch, Dataset, Rng};
+use lsgm_core::{Batch, Dataset, Resident, Rng};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +31,9 @@ pub(crate) struct Clip {
 pub(crate) trait Sounds: Send + Sync {
     /// Number of clips in an epoch.
     fn len(&self) -> usize;
+
+    /// Whether some clips are cut from other places at each visit.
+    fn are_left_to_chance(&self) -> bool;
 
     /// Clip `index`. `place` in [0, 1) says where it is cut from a longer recording, when that is left to chance.
     ///
@@ -86,6 +89,19 @@ pub(super) fn to_tensor(clips: &[Clip], samples: usize) -> lsgm_core::Result<Ten
 impl Dataset for SoundClips {
     fn len(&self) -> usize {
         self.sounds.len()
+    }
+
+    fn resident(&self, device: &Device, limit: usize) -> lsgm_core::Result<Option<Box<dyn Dataset>>> {
+        if self.sounds.are_left_to_chance() {
+            return Ok(None);
+        }
+        // A place is drawn for each clip, whether it is used or not.
+        let finish = |x: Tensor, rng: &mut Rng| {
+            (0..x.dim(0)?).for_each(|_| _ = rng.uniform());
+            Ok(x)
+        };
+        let read = |indices: &[usize]| self.batch(indices, &mut Rng::new(0));
+        Resident::boxed(self.len(), (device, limit), read, Box::new(finish))
     }
 
     fn batch(&self, indices: &[usize], rng: &mut Rng) -> lsgm_core::Result<Batch> {

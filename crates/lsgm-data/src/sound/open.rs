@@ -191,6 +191,10 @@ impl Sounds for Recordings {
         self.items.len()
     }
 
+    fn are_left_to_chance(&self) -> bool {
+        self.random_crop && self.entries.iter().any(|entry| entry.frames > self.form.samples)
+    }
+
     fn read(&self, index: usize, place: f64) -> Result<Clip> {
         let missing = || DataError::Contract(format!("clip {index} of {} was asked for", self.items.len()));
         let (entry, clip) = self.items.get(index).copied().ok_or_else(missing)?;

@@ -143,6 +143,10 @@ impl Sounds for Tones {
         self.items
     }
 
+    fn are_left_to_chance(&self) -> bool {
+        false
+    }
+
     fn read(&self, index: usize, _: f64) -> Result<Clip> {
         Ok(Clip { samples: self.form.quantise(self.draw(index)), label: Some((index % Self::CLASSES) as u32) })
     }

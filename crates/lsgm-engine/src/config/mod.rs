@@ -28,8 +28,10 @@ pub struct TrainConfig {
     /// Parts of a batch that are computed one after the other and whose gradients are added up: more of them take less
     /// memory. Batch norms see a part at a time.
     pub accumulate: usize,
-    /// In which numbers a GPU multiplies matrices in training; a CPU computes in `f32` always.
+    /// In which numbers a GPU keeps activations and multiplies matrices in training; a CPU computes in `f32` always.
     pub precision: Precision,
+    /// Keep the training set in the memory of a GPU, if a quarter of what is free there holds it.
+    pub resident: bool,
     /// Keep only the ends of each block of a network (`nvae` cells, blocks of `ncsnpp`, `unet`, `transformer` and `mixture`)
     /// and compute what is between them again on the way back: about a third more work for a fraction of the memory.
     pub recompute: bool,
@@ -60,6 +62,7 @@ impl Default for TrainConfig {
             batch_size: 100,
             accumulate: 1,
             precision: Precision::F32,
+            resident: true,
             recompute: false,
             checkpoint_every: 500,
             log_every: 50,

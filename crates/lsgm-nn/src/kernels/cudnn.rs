@@ -1,14 +1,20 @@
 //! Convolutions through cuDNN.
+//!
+//! Which algorithm serves a convolution is asked once. One that adds in another order each time gives way to one that does not,
+//! and one whose workspace finds no memory to one that needs none.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::thread::LocalKey;
 
 use candle_core::backend::BackendStorage;
-use candle_core::cuda::cudarc::cudnn::{ConvBackwardData, ConvBackwardFilter, ConvForward, Cudnn, CudnnDataType, sys};
+use candle_core::cuda::cudarc::cudnn::{
+    ConvBackwardData, ConvBackwardFilter, ConvForward, Cudnn, CudnnDataType, CudnnError, sys,
+};
 use candle_core::cuda::cudarc::driver::{CudaSlice, CudaView, DeviceRepr, ValidAsZeroBits};
 use candle_core::cuda::{CudaDType, CudaDevice, CudaStorageSlice, DeviceId};
-use candle_core::{CudaStorage, Layout, Result, WithDType, bail};
+use candle_core::{CudaStorage, DType, Layout, Result, WithDType, bail};
 
 use super::conv::Geometry;
 use crate::ops::Part;
@@ -17,6 +23,102 @@ thread_local! {
     /// Handles serve the thread that made them.
     static HANDLES: RefCell<HashMap<DeviceId, Arc<Cudnn>>> = RefCell::new(HashMap::new());
 }
+
+/// A convolution on a device, in a type.
+type Key = (DeviceId, Geometry, DType);
+
+/// Algorithms of one operation, each with the bytes that it computes in.
+type Choices<A> = RefCell<HashMap<Key, (A, usize)>>;
+
+/// What cuDNN's three operations have in common.
+trait Operation {
+    type Algorithm: Copy + 'static;
+
+    /// One that needs no workspace.
+    const THRIFTY: Self::Algorithm;
+
+    fn choices() -> &'static LocalKey<Choices<Self::Algorithm>>;
+
+    /// The fastest one, by cuDNN's reckoning.
+    fn fastest(&self) -> std::result::Result<Self::Algorithm, CudnnError>;
+
+    /// One that always adds in the same order, in the place of one that does not.
+    fn repeatable(algorithm: Self::Algorithm) -> Self::Algorithm;
+
+    /// Bytes that it computes in; an error where it does not serve.
+    fn workspace(&self, algorithm: Self::Algorithm) -> std::result::Result<usize, CudnnError>;
+
+    fn choose(&self, key: Key) -> Result<(Self::Algorithm, usize)> {
+        Self::choices().with_borrow_mut(|choices| {
+            if let Some(choice) = choices.get(&key) {
+                return Ok(*choice);
+            }
+            let fastest = self.fastest()?;
+            let repeatable = Self::repeatable(fastest);
+            let choice = match self.workspace(repeatable) {
+                Ok(bytes) => (repeatable, bytes),
+                Err(_) => (fastest, self.workspace(fastest)?),
+            };
+            choices.insert(key, choice);
+            Ok(choice)
+        })
+    }
+
+    /// The algorithm, and memory for it.
+    fn prepare(&self, key: Key, device: &CudaDevice) -> Result<(Self::Algorithm, CudaSlice<u8>)> {
+        let (algorithm, bytes) = self.choose(key)?;
+        let thrifty = |error| match self.workspace(Self::THRIFTY) {
+            Ok(bytes) => Ok((Self::THRIFTY, memory(device, bytes)?)),
+            Err(_) => Err(error),
+        };
+        memory(device, bytes).map(|memory| (algorithm, memory)).or_else(thrifty)
+    }
+}
+
+macro_rules! operation {
+    ($operation:ident, $algorithm:ident, $choices:ident, $thrifty:ident, [$($another:ident),*] => $repeatable:ident) => {
+        thread_local! {
+            static $choices: Choices<sys::$algorithm> = RefCell::new(HashMap::new());
+        }
+
+        impl<X: CudnnDataType, C: CudnnDataType, Y: CudnnDataType> Operation for $operation<'_, X, C, Y> {
+            type Algorithm = sys::$algorithm;
+            const THRIFTY: Self::Algorithm = sys::$algorithm::$thrifty;
+
+            fn choices() -> &'static LocalKey<Choices<Self::Algorithm>> {
+                &$choices
+            }
+
+            fn fastest(&self) -> std::result::Result<Self::Algorithm, CudnnError> {
+                self.pick_algorithm()
+            }
+
+            fn repeatable(algorithm: Self::Algorithm) -> Self::Algorithm {
+                match algorithm {
+                    $(sys::$algorithm::$another => sys::$algorithm::$repeatable,)*
+                    other => other,
+                }
+            }
+
+            fn workspace(&self, algorithm: Self::Algorithm) -> std::result::Result<usize, CudnnError> {
+                self.get_workspace_size(algorithm)
+            }
+        }
+    };
+}
+
+operation!(
+    ConvForward, cudnnConvolutionFwdAlgo_t, FORWARD, CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_GEMM,
+    [] => CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_GEMM
+);
+operation!(
+    ConvBackwardData, cudnnConvolutionBwdDataAlgo_t, DATA_GRADIENT, CUDNN_CONVOLUTION_BWD_DATA_ALGO_0,
+    [CUDNN_CONVOLUTION_BWD_DATA_ALGO_0] => CUDNN_CONVOLUTION_BWD_DATA_ALGO_1
+);
+operation!(
+    ConvBackwardFilter, cudnnConvolutionBwdFilterAlgo_t, WEIGHT_GRADIENT, CUDNN_CONVOLUTION_BWD_FILTER_ALGO_0,
+    [CUDNN_CONVOLUTION_BWD_FILTER_ALGO_0, CUDNN_CONVOLUTION_BWD_FILTER_ALGO_3] => CUDNN_CONVOLUTION_BWD_FILTER_ALGO_1
+);
 
 fn handle(device: &CudaDevice) -> Result<Arc<Cudnn>> {
     HANDLES.with_borrow_mut(|handles| {
@@ -111,25 +213,23 @@ fn launch<T: Element, C: CudnnDataType>(
     let filter = [g.groups * g.cout, g.cin, g.kernel.0, g.kernel.1].map(|n| n as i32);
     let w = cudnn.create_4d_filter::<T>(format, filter)?;
     let scale = (T::from_f64(1.0), T::from_f64(0.0));
+    let key = (device.id(), *g, T::DTYPE);
     match part {
         Part::Forward => {
             let op = ConvForward { conv: &conv, x: &x, w: &w, y: &y };
-            let algorithm = op.pick_algorithm()?;
-            let mut space = workspace(device, op.get_workspace_size(algorithm)?)?;
+            let (algorithm, mut space) = op.prepare(key, device)?;
             // SAFETY: the descriptors are those of the slices, whose lengths the layouts of the tensors have given.
             unsafe { op.launch(algorithm, Some(&mut space), scale, a, b, result)? };
         }
         Part::DataGradient => {
             let op = ConvBackwardData { conv: &conv, dx: &x, w: &w, dy: &y };
-            let algorithm = op.pick_algorithm()?;
-            let mut space = workspace(device, op.get_workspace_size(algorithm)?)?;
+            let (algorithm, mut space) = op.prepare(key, device)?;
             // SAFETY: the descriptors are those of the slices, whose lengths the layouts of the tensors have given.
             unsafe { op.launch(algorithm, Some(&mut space), scale, result, b, a)? };
         }
         Part::WeightGradient => {
             let op = ConvBackwardFilter { conv: &conv, x: &x, dw: &w, dy: &y };
-            let algorithm = op.pick_algorithm()?;
-            let mut space = workspace(device, op.get_workspace_size(algorithm)?)?;
+            let (algorithm, mut space) = op.prepare(key, device)?;
             // SAFETY: the descriptors are those of the slices, whose lengths the layouts of the tensors have given.
             unsafe { op.launch(algorithm, Some(&mut space), scale, a, result, b)? };
         }
@@ -138,7 +238,7 @@ fn launch<T: Element, C: CudnnDataType>(
 }
 
 /// Memory that cuDNN computes in.
-fn workspace(device: &CudaDevice, bytes: usize) -> Result<CudaSlice<u8>> {
+fn memory(device: &CudaDevice, bytes: usize) -> Result<CudaSlice<u8>> {
     // SAFETY: cuDNN writes what it reads from there.
     unsafe { device.alloc::<u8>(bytes.max(1)) }
 }

@@ -1,12 +1,12 @@
 //! Multiplication with a constant, which may be drawn.
 
-use candle_core::{DType, Device, Shape, Tensor};
-use lsgm_core::{Result, Rng};
+use candle_core::{Device, Shape, Tensor};
+use lsgm_core::{Result, Rng, upload};
 use rayon::prelude::*;
 
 use super::custom::{Op, View, apply1, fault, has_kernel};
 use super::device;
-use crate::kernels::device::{is_there, serves};
+use crate::kernels::device::serves;
 use crate::kernels::{BLOCK, Float, uninit};
 
 /// `x · factors` elementwise with constants `factors` in the order of `x`'s elements; no gradient reaches them.
@@ -19,7 +19,7 @@ pub fn mask(x: &Tensor, factors: Vec<f32>) -> Result<Tensor> {
     }
     if !has_kernel(x) {
         let factors = Tensor::from_vec(factors, x.shape(), &Device::Cpu)?.to_dtype(x.dtype())?;
-        return Ok((x * factors.to_device(x.device())?)?);
+        return Ok((x * upload(&factors, x.device())?)?);
     }
     apply1(Mask(factors), [x])
 }
@@ -40,18 +40,6 @@ pub fn dropout(x: &Tensor, p: f64, rng: &mut Rng) -> Result<Tensor> {
     let mut factors = rng.uniforms(x.elem_count());
     factors.iter_mut().for_each(|u| *u = if *u < p { 0.0 } else { scale });
     mask(x, factors)
-}
-
-/// Numbers uniform in [0, 1), `f32`, those of [`Rng::uniforms`]: a GPU draws them itself.
-///
-/// # Errors
-/// A failed tensor operation.
-pub fn uniforms(shape: impl Into<Shape>, device: &Device, rng: &mut Rng) -> Result<Tensor> {
-    let shape = shape.into();
-    if is_there(device) && shape.elem_count() > 0 {
-        return device::uniforms(&rng.pass_over(shape.elem_count()), &shape, device);
-    }
-    rng.uniform_tensor(shape, DType::F32, device)
 }
 
 struct Mask(Vec<f32>);

@@ -42,10 +42,11 @@ pub use conv::{
     Conv1dConfig, Conv2dConfig, ConvTranspose1dConfig, ConvTranspose2dConfig, conv_transpose1d, conv_transpose2d,
     conv1d, conv2d,
 };
-#[cfg(feature = "cudnn")]
-pub(crate) use device::Part;
 pub(crate) use custom::has_kernel;
 pub use custom::{is_synchronous, without_kernels};
+#[cfg(feature = "cudnn")]
+pub(crate) use device::Part;
+pub(crate) use device::uniforms;
 pub use diffused_gaussians::diffused_gaussians;
 pub use embedding::embedding;
 pub use gated_residual::gated_residual;
@@ -53,7 +54,7 @@ pub use likelihood::{bernoulli_log_prob, categorical_log_prob};
 pub use linear::linear;
 pub use logistic::{LogisticForm, discretized_logistic_log_prob};
 pub use logistic_mixture::logistic_mixture_log_prob;
-pub use mask::{dropout, mask, uniforms};
+pub use mask::{dropout, mask};
 pub use modulation::{gated_sum, modulated_layer_norm};
 pub use norm::{Activation, batch_norm_eval, batch_norm_train, group_norm, layer_norm, rms_norm};
 pub use resample::{avg_pool1d, avg_pool2d, global_avg_pool, squeeze_excite, upsample_nearest1d, upsample_nearest2d};

@@ -11,6 +11,7 @@
 
 #define KERNEL static void
 #define DEVICE static inline
+#define UNROLLED
 #define __shared__ static thread_local
 
 struct Place {

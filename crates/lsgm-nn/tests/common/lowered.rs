@@ -6,8 +6,15 @@ use lsgm_nn::{full_precision, lower_precision};
 use super::{Case, cases};
 
 /// Ops whose inputs are all activations.
-const ALL: [&str; 7] =
-    ["attention", "self_attention", "modulated_layer_norm", "gated_sum", "gated_residual", "squeeze_excite", "a product"];
+const ALL: [&str; 7] = [
+    "attention",
+    "self_attention",
+    "modulated_layer_norm",
+    "gated_sum",
+    "gated_residual",
+    "squeeze_excite",
+    "a product",
+];
 
 /// Ops whose first input is one, and the others parameters.
 const FIRST: [&str; 20] = [

@@ -21,7 +21,7 @@ use super::Float;
 
 /// Sizes of a convolution from `[batch, groups · cin, h, w]` to `[batch, groups · cout, oh, ow]` with weights
 /// `[groups · cout, cin, kh, kw]`.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Geometry {
     pub(crate) batch: usize,
     pub(crate) groups: usize,

@@ -3,10 +3,16 @@
 #ifndef KERNEL
 #define KERNEL extern "C" __global__ void
 #define DEVICE static __device__ inline
+// Some turns of a loop at a time, the reads of all of them first: many reads at a time keep the memory busy.
+#define UNROLLED _Pragma("unroll 8")
 #endif
 
 // Threads of a block, in every kernel.
 #define THREADS 256
+
+// What a kernel reads and what it writes never overlap.
+#define IN(type) const type *__restrict__
+#define OUT(type) type *__restrict__
 
 #if BF16
 typedef unsigned short element;
@@ -35,8 +41,8 @@ DEVICE element store(float x) {
 }
 #endif
 
-// The sum of `own` over the `lanes` threads that work together (a power of two), for all of them. Every thread of the block
-// takes part.
+// The sum of `own` over the `lanes` threads that work together (a power of two), for all of them. Every thread of the
+// block takes part.
 DEVICE double sum_over(double own, unsigned lanes) {
     __shared__ double sums[THREADS];
     unsigned lane = threadIdx.x & (lanes - 1);

@@ -5,9 +5,19 @@ use std::collections::HashMap;
 
 use candle_core::cuda::cudarc::driver::{CudaFunction, DevicePtr, LaunchConfig, PushKernelArg};
 use candle_core::cuda::{CudaDevice, CudaStorageSlice, DeviceId, WrapErr, cudarc::nvrtc};
-use candle_core::{CudaStorage, Result, bail};
+use candle_core::{CudaStorage, Device, Result, bail};
 
 use super::{Argument, COMMON, Element, Launch, Source, THREADS};
+
+/// The GPU of this number.
+pub(crate) fn open(ordinal: usize) -> Result<Device> {
+    let device = Device::new_cuda(ordinal)?;
+    super::install();
+    // SAFETY: the device has one stream, on which everything that happens to its memory happens in order. So nothing has to be
+    // recorded for other streams, which would take two events for each tensor.
+    unsafe { device.as_cuda_device()?.disable_event_tracking() };
+    Ok(device)
+}
 
 /// A kernel on a device.
 type Key = (DeviceId, &'static str, &'static str, Element);

@@ -6,21 +6,21 @@ struct Window {
     int row_stride, column_stride, row_padding, column_padding, row_dilation, column_dilation;
 };
 
-#define WINDOW                                                                                                             \
-    int channels, int height, int width, int rows, int columns, int out_height, int out_width, int row_stride,            \
+#define WINDOW \
+    int channels, int height, int width, int rows, int columns, int out_height, int out_width, int row_stride, \
         int column_stride, int row_padding, int column_padding, int row_dilation, int column_dilation
 
-#define GATHER                                                                                                             \
-    Window g = {channels,      height,        width,       rows,           columns,      out_height,     out_width,       \
+#define GATHER \
+    Window g = {channels,      height,        width,       rows,           columns,      out_height,     out_width, \
                 row_stride,    column_stride, row_padding, column_padding, row_dilation, column_dilation}
 
-KERNEL depthwise(const element *x, const element *w, element *y, long long n, WINDOW) {
+KERNEL depthwise(IN(element) x, IN(element) w, OUT(element) y, int n, WINDOW) {
     GATHER;
-    long long i = element_of_thread();
+    int i = (int)element_of_thread();
     if (i >= n) {
         return;
     }
-    int column = (int)(i % g.out_width), row = (int)(i / g.out_width % g.out_height);
+    int column = i % g.out_width, row = i / g.out_width % g.out_height;
     long long plane = i / g.out_width / g.out_height;
     const element *from = x + plane * g.height * g.width;
     const element *filter = w + plane % g.channels * g.rows * g.columns;
@@ -38,13 +38,13 @@ KERNEL depthwise(const element *x, const element *w, element *y, long long n, WI
 }
 
 // The gradient of x, given that of y; also the transposed convolution of y.
-KERNEL depthwise_data_gradient(const element *gy, const element *w, element *dx, long long n, WINDOW) {
+KERNEL depthwise_data_gradient(IN(element) gy, IN(element) w, OUT(element) dx, int n, WINDOW) {
     GATHER;
-    long long i = element_of_thread();
+    int i = (int)element_of_thread();
     if (i >= n) {
         return;
     }
-    int column = (int)(i % g.width), row = (int)(i / g.width % g.height);
+    int column = i % g.width, row = i / g.width % g.height;
     long long plane = i / g.width / g.height;
     const element *from = gy + plane * g.out_height * g.out_width;
     const element *filter = w + plane % g.channels * g.rows * g.columns;
@@ -65,21 +65,23 @@ KERNEL depthwise_data_gradient(const element *gy, const element *w, element *dx,
     dx[i] = store(sum);
 }
 
-// The gradient of w, given that of y: a block for each element of a filter.
-KERNEL depthwise_weight_gradient(const element *x, const element *gy, element *dw, int batch, WINDOW) {
+// The gradient of w, given that of y: a block for each element of a filter. `lanes` of its threads take the positions
+// of one item.
+KERNEL depthwise_weight_gradient(IN(element) x, IN(element) gy, OUT(element) dw, int batch, int lanes, WINDOW) {
     GATHER;
     int tap = (int)(blockIdx.x % (g.rows * g.columns)), channel = (int)(blockIdx.x / (g.rows * g.columns));
     int u = tap / g.columns, v = tap % g.columns;
-    long long positions = (long long)g.out_height * g.out_width;
+    int positions = g.out_height * g.out_width;
     double own = 0.0;
-    for (long long j = threadIdx.x; j < batch * positions; j += THREADS) {
-        long long plane = j / positions * g.channels + channel;
-        int row = (int)(j % positions / g.out_width), column = (int)(j % g.out_width);
-        int r = row * g.row_stride + u * g.row_dilation - g.row_padding;
-        int c = column * g.column_stride + v * g.column_dilation - g.column_padding;
-        if (r >= 0 && r < g.height && c >= 0 && c < g.width) {
-            own += (double)load(gy[plane * positions + j % positions]) *
-                   load(x[(plane * g.height + r) * g.width + c]);
+    UNROLLED
+    for (int j = threadIdx.x % lanes; j < positions; j += lanes) {
+        int r = j / g.out_width * g.row_stride + u * g.row_dilation - g.row_padding;
+        int c = j % g.out_width * g.column_stride + v * g.column_dilation - g.column_padding;
+        bool inside = r >= 0 && r < g.height && c >= 0 && c < g.width;
+        UNROLLED
+        for (int item = threadIdx.x / lanes; inside && item < batch; item += THREADS / lanes) {
+            long long plane = (long long)item * g.channels + channel;
+            own += (double)load(gy[plane * positions + j]) * load(x[(plane * g.height + r) * g.width + c]);
         }
     }
     own = sum_over(own, THREADS);

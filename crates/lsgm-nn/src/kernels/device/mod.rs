@@ -3,14 +3,22 @@
 //! A source is written in the part of CUDA's C++ that a host compiler understands too, so that a test can run every kernel,
 //! thread by thread, where there is no GPU ([`on_the_host`]).
 
+mod accelerator;
 #[cfg(feature = "cuda")]
 mod cuda;
+#[cfg(feature = "cuda")]
+mod upload;
+
+#[cfg(feature = "cuda")]
+pub(crate) use cuda::open;
 
 use std::cell::Cell;
 use std::ffi::c_void;
 
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, DType, Device, Layout, Result, Storage, Tensor, bail};
+
+use self::accelerator::install;
 
 /// Threads of a block, in every kernel.
 pub const THREADS: u32 = 256;
@@ -196,6 +204,7 @@ pub fn on_the_host<R>(host: Host, f: impl FnOnce() -> R) -> R {
             HOST.set(self.0);
         }
     }
+    install();
     let _outer = Outer(HOST.replace(Some(host)));
     crate::ops::without_kernels(f)
 }

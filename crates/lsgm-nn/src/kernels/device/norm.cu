@@ -1,7 +1,8 @@
-// Normalisation over sets of planes, then scale, shift and SiLU (if `silu` is not 0), of x: [batch, channels, positions].
+// Normalisation over sets of planes, then scale, shift and SiLU (if `silu` is not 0), of x: [batch, channels,
+// positions].
 //
-// Group norm (`groups` > 0): a set is a group of channels of one item. Batch norm (`groups` is 0): a channel of all items.
-// A plane, the positions of one channel of one item, is the work of `lanes` threads.
+// Group norm (`groups` > 0): a set is a group of channels of one item. Batch norm (`groups` is 0): a channel of all
+// items. A plane, the positions of one channel of one item, is the work of `lanes` threads.
 
 struct Sizes {
     int batch, channels, positions, groups, lanes;
@@ -10,6 +11,10 @@ struct Sizes {
 DEVICE int set_of(Sizes s, long long plane) {
     int item = (int)(plane / s.channels), c = (int)(plane % s.channels);
     return s.groups > 0 ? item * s.groups + c / (s.channels / s.groups) : c;
+}
+
+DEVICE long long sets_of(Sizes s) {
+    return s.groups > 0 ? (long long)s.batch * s.groups : s.channels;
 }
 
 DEVICE int planes_of_set(Sizes s) {
@@ -21,16 +26,18 @@ DEVICE long long plane_of_set(Sizes s, long long set, int i) {
 }
 
 // The mean of each plane and its sum of squares about it.
-KERNEL plane_moments(const element *x, double *table, int batch, int channels, int positions, int lanes) {
+KERNEL plane_moments(IN(element) x, OUT(double) table, int batch, int channels, int positions, int lanes) {
     long long plane = run_of_thread(lanes);
     int end = plane < (long long)batch * channels ? positions : 0;
     const element *at = x + plane * positions;
     double own = 0.0;
+    UNROLLED
     for (int j = threadIdx.x % lanes; j < end; j += lanes) {
         own += load(at[j]);
     }
     double mean = sum_over(own, lanes) / positions;
     own = 0.0;
+    UNROLLED
     for (int j = threadIdx.x % lanes; j < end; j += lanes) {
         double centred = load(at[j]) - mean;
         own += centred * centred;
@@ -42,30 +49,33 @@ KERNEL plane_moments(const element *x, double *table, int batch, int channels, i
     }
 }
 
-// The mean and the reciprocal standard deviation of each set, put together from its planes (Chan et al. 1979).
+// The mean and the reciprocal standard deviation of each set, put together from its planes (Chan et al. 1979). A set is
+// the work of `lanes` threads.
 KERNEL set_moments(
-    const double *table, float *stats, int batch, int channels, int positions, int groups, float eps) {
-    Sizes s = {batch, channels, positions, groups, 0};
-    long long set = element_of_thread();
-    if (set >= (groups > 0 ? (long long)batch * groups : channels)) {
-        return;
+    IN(double) table, OUT(float) stats, int batch, int channels, int positions, int groups, int lanes, float eps) {
+    Sizes s = {batch, channels, positions, groups, lanes};
+    long long set = run_of_thread(lanes);
+    int planes = planes_of_set(s), end = set < sets_of(s) ? planes : 0;
+    double own = 0.0;
+    for (int i = threadIdx.x % lanes; i < end; i += lanes) {
+        own += table[2 * plane_of_set(s, set, i)];
     }
-    int planes = planes_of_set(s);
-    double mean = 0.0, squares = 0.0;
-    for (int i = 0; i < planes; i++) {
-        mean += table[2 * plane_of_set(s, set, i)] / planes;
-    }
-    for (int i = 0; i < planes; i++) {
+    double mean = sum_over(own, lanes) / planes;
+    own = 0.0;
+    for (int i = threadIdx.x % lanes; i < end; i += lanes) {
         long long plane = plane_of_set(s, set, i);
         double away = table[2 * plane] - mean;
-        squares += table[2 * plane + 1] + positions * away * away;
+        own += table[2 * plane + 1] + positions * away * away;
     }
-    stats[2 * set] = (float)mean;
-    stats[2 * set + 1] = (float)(1.0 / sqrt(squares / ((double)planes * positions) + eps));
+    double squares = sum_over(own, lanes);
+    if (end > 0 && threadIdx.x % lanes == 0) {
+        stats[2 * set] = (float)mean;
+        stats[2 * set + 1] = (float)(1.0 / sqrt(squares / ((double)planes * positions) + eps));
+    }
 }
 
 KERNEL normalise(
-    const element *x, const float *gamma, const float *beta, const float *stats, element *y, int batch, int channels,
+    IN(element) x, IN(float) gamma, IN(float) beta, IN(float) stats, OUT(element) y, int batch, int channels,
     int positions, int groups, int lanes, int silu) {
     Sizes s = {batch, channels, positions, groups, lanes};
     long long plane = run_of_thread(lanes);
@@ -74,6 +84,7 @@ KERNEL normalise(
     }
     int set = set_of(s, plane), c = (int)(plane % channels);
     float mean = stats[2 * set], scale = stats[2 * set + 1] * gamma[c], shift = beta[c];
+    UNROLLED
     for (int j = threadIdx.x % lanes; j < positions; j += lanes) {
         float z = (load(x[plane * positions + j]) - mean) * scale + shift;
         y[plane * positions + j] = store(silu ? z * sigmoid(z) : z);
@@ -83,8 +94,8 @@ KERNEL normalise(
 // What reaches the scaled and shifted numbers of each plane, given the gradient of y: its sum, and its sum times the
 // normalised numbers.
 KERNEL plane_slopes(
-    const element *x, const float *gamma, const float *beta, const float *stats, const element *gy, double *table,
-    int batch, int channels, int positions, int groups, int lanes, int silu) {
+    IN(element) x, IN(float) gamma, IN(float) beta, IN(float) stats, IN(element) gy, OUT(double) table, int batch,
+    int channels, int positions, int groups, int lanes, int silu) {
     Sizes s = {batch, channels, positions, groups, lanes};
     long long plane = run_of_thread(lanes);
     bool exists = plane < (long long)batch * channels;
@@ -92,6 +103,7 @@ KERNEL plane_slopes(
     if (exists) {
         int set = set_of(s, plane), c = (int)(plane % channels);
         float mean = stats[2 * set], rstd = stats[2 * set + 1];
+        UNROLLED
         for (int j = threadIdx.x % lanes; j < positions; j += lanes) {
             float h = (load(x[plane * positions + j]) - mean) * rstd;
             float g = load(gy[plane * positions + j]) * (silu ? slope_of_silu(gamma[c] * h + beta[c]) : 1.0f);
@@ -107,43 +119,48 @@ KERNEL plane_slopes(
     }
 }
 
-// The gradients of gamma and beta.
-KERNEL channel_slopes(const double *table, float *dgamma, float *dbeta, int batch, int channels) {
-    long long c = element_of_thread();
-    if (c >= channels) {
-        return;
-    }
+// The gradients of gamma and beta. A channel is the work of `lanes` threads.
+KERNEL channel_slopes(IN(double) table, OUT(float) dgamma, OUT(float) dbeta, int batch, int channels, int lanes) {
+    long long c = run_of_thread(lanes);
     double sum = 0.0, product = 0.0;
-    for (long long i = 0; i < batch; i++) {
+    for (long long i = threadIdx.x % lanes; c < channels && i < batch; i += lanes) {
         sum += table[2 * (i * channels + c)];
         product += table[2 * (i * channels + c) + 1];
     }
-    dgamma[c] = (float)product;
-    dbeta[c] = (float)sum;
+    sum = sum_over(sum, lanes);
+    product = sum_over(product, lanes);
+    if (c < channels && threadIdx.x % lanes == 0) {
+        dgamma[c] = (float)product;
+        dbeta[c] = (float)sum;
+    }
 }
 
-// The means over each set of what reaches its normalised numbers, and of that times them.
+// The means over each set of what reaches its normalised numbers, and of that times them. A set is the work of `lanes`
+// threads.
 KERNEL set_slopes(
-    const double *table, const float *gamma, float *means, int batch, int channels, int positions, int groups) {
-    Sizes s = {batch, channels, positions, groups, 0};
-    long long set = element_of_thread();
-    if (set >= (groups > 0 ? (long long)batch * groups : channels)) {
-        return;
-    }
-    double sum = 0.0, product = 0.0, n = (double)planes_of_set(s) * positions;
-    for (int i = 0; i < planes_of_set(s); i++) {
+    IN(double) table, IN(float) gamma, OUT(float) means, int batch, int channels, int positions, int groups,
+    int lanes) {
+    Sizes s = {batch, channels, positions, groups, lanes};
+    long long set = run_of_thread(lanes);
+    int planes = planes_of_set(s), end = set < sets_of(s) ? planes : 0;
+    double sum = 0.0, product = 0.0, n = (double)planes * positions;
+    for (int i = threadIdx.x % lanes; i < end; i += lanes) {
         long long plane = plane_of_set(s, set, i);
         sum += gamma[plane % channels] * table[2 * plane];
         product += gamma[plane % channels] * table[2 * plane + 1];
     }
-    means[2 * set] = (float)(sum / n);
-    means[2 * set + 1] = (float)(product / n);
+    sum = sum_over(sum, lanes);
+    product = sum_over(product, lanes);
+    if (end > 0 && threadIdx.x % lanes == 0) {
+        means[2 * set] = (float)(sum / n);
+        means[2 * set + 1] = (float)(product / n);
+    }
 }
 
 // The gradient of x, given that of y. Without `means` the moments are constants.
 KERNEL norm_data_gradient(
-    const element *x, const float *gamma, const float *beta, const float *stats, const element *gy, const float *means,
-    element *dx, int batch, int channels, int positions, int groups, int lanes, int silu) {
+    IN(element) x, IN(float) gamma, IN(float) beta, IN(float) stats, IN(element) gy, IN(float) means, OUT(element) dx,
+    int batch, int channels, int positions, int groups, int lanes, int silu) {
     Sizes s = {batch, channels, positions, groups, lanes};
     long long plane = run_of_thread(lanes);
     if (plane >= (long long)batch * channels) {
@@ -152,6 +169,7 @@ KERNEL norm_data_gradient(
     int set = set_of(s, plane), c = (int)(plane % channels);
     float mean = stats[2 * set], rstd = stats[2 * set + 1];
     float sum = means ? means[2 * set] : 0.0f, product = means ? means[2 * set + 1] : 0.0f;
+    UNROLLED
     for (int j = threadIdx.x % lanes; j < positions; j += lanes) {
         float h = (load(x[plane * positions + j]) - mean) * rstd;
         float g = load(gy[plane * positions + j]) * gamma[c] * (silu ? slope_of_silu(gamma[c] * h + beta[c]) : 1.0f);

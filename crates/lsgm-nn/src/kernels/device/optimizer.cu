@@ -1,8 +1,8 @@
 // An optimizer's step over all parameters, and the norm of all gradients. `../optimizer.rs` has the same for the CPU.
 //
-// `pieces` has six numbers for each parameter: the addresses of its elements, of their gradients (or 0), of both moments, of
-// the moving average (or 0), and how many there are. Each block of threads works on `ELEMENTS` elements of one parameter;
-// `blocks` has two numbers for each block: which parameter, and which of its runs of elements.
+// `pieces` has six numbers for each parameter: the addresses of its elements, of their gradients (or 0), of both
+// moments, of the moving average (or 0), and how many there are. Each block of threads works on `ELEMENTS` elements of
+// one parameter; `blocks` has two numbers for each block: which parameter, and which of its runs of elements.
 
 #define ELEMENTS 16384
 
@@ -22,7 +22,8 @@ DEVICE Run run_of_block(const unsigned long long *pieces, const unsigned *blocks
 // Adam and AdamW (`adamax` is 0), or Adamax.
 KERNEL step(
     const unsigned long long *pieces, const unsigned *blocks, const double *gradient_scale, int adamax, float beta1,
-    float rest1, float beta2, float rest2, float eps, float rate, float unbias, float keep, float decay, float ema_decay) {
+    float rest1, float beta2, float rest2, float eps, float rate, float unbias, float keep, float decay,
+    float ema_decay) {
     Run run = run_of_block(pieces, blocks);
     float *p = (float *)run.piece[0];
     const float *g = (const float *)run.piece[1];

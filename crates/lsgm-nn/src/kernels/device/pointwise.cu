@@ -43,16 +43,42 @@ DEVICE float slope(int function, float x) {
     }
 }
 
-KERNEL apply(const element *x, element *y, long long n, int function) {
-    long long i = element_of_thread();
-    if (i < n) {
-        y[i] = store(value(function, load(x[i])));
+// Elements of a thread, which are all read before any is written.
+#define EACH 8
+
+DEVICE long long element_of_turn(int turn) {
+    return (long long)blockIdx.x * (EACH * THREADS) + turn * THREADS + threadIdx.x;
+}
+
+KERNEL apply(IN(element) x, OUT(element) y, long long n, int function) {
+    float values[EACH];
+    UNROLLED
+    for (int turn = 0; turn < EACH; turn++) {
+        long long i = element_of_turn(turn);
+        values[turn] = i < n ? load(x[i]) : 0.0f;
+    }
+    UNROLLED
+    for (int turn = 0; turn < EACH; turn++) {
+        long long i = element_of_turn(turn);
+        if (i < n) {
+            y[i] = store(value(function, values[turn]));
+        }
     }
 }
 
-KERNEL apply_gradient(const element *x, const element *gy, element *dx, long long n, int function) {
-    long long i = element_of_thread();
-    if (i < n) {
-        dx[i] = store(load(gy[i]) * slope(function, load(x[i])));
+KERNEL apply_gradient(IN(element) x, IN(element) gy, OUT(element) dx, long long n, int function) {
+    float values[EACH], slopes[EACH];
+    UNROLLED
+    for (int turn = 0; turn < EACH; turn++) {
+        long long i = element_of_turn(turn);
+        values[turn] = i < n ? load(x[i]) : 0.0f;
+        slopes[turn] = i < n ? load(gy[i]) : 0.0f;
+    }
+    UNROLLED
+    for (int turn = 0; turn < EACH; turn++) {
+        long long i = element_of_turn(turn);
+        if (i < n) {
+            dx[i] = store(slopes[turn] * slope(function, values[turn]));
+        }
     }
 }

@@ -1,5 +1,5 @@
-// The numbers of the toolkit's generator, ChaCha with 8 rounds (Bernstein 2008), where they are needed. A number uniform in
-// [0, 1) is the upper 24 bits of a word of the stream: the same that the host would draw.
+// The numbers of the toolkit's generator, ChaCha with 8 rounds (Bernstein 2008), where they are needed. A number
+// uniform in [0, 1) is the upper 24 bits of a word of the stream: the same that the host would draw.
 //
 // A thread makes one block of 16 words. `key`, `stream` and `position` (in words) are the state of the generator.
 
@@ -53,19 +53,20 @@ DEVICE float uniform(unsigned word) {
     return (float)(word >> 8) * (1.0f / 16777216.0f);
 }
 
-#define STATE                                                                                                              \
-    unsigned k0, unsigned k1, unsigned k2, unsigned k3, unsigned k4, unsigned k5, unsigned k6, unsigned k7,               \
+#define STATE \
+    unsigned k0, unsigned k1, unsigned k2, unsigned k3, unsigned k4, unsigned k5, unsigned k6, unsigned k7, \
         unsigned long long stream, unsigned long long position
 
-// The words of this thread; `first` is where the first of them stands among the `n` numbers, less than 0 if it is before.
-#define DRAW                                                                                                               \
-    Key key = {{k0, k1, k2, k3, k4, k5, k6, k7}};                                                                          \
-    unsigned words[16];                                                                                                    \
-    unsigned long long block = position / 16 + (unsigned long long)element_of_thread();                                   \
-    long long first = (long long)(block * 16 - position);                                                                  \
+// The words of this thread; `first` is where the first of them stands among the `n` numbers, less than 0 if it is
+// before.
+#define DRAW \
+    Key key = {{k0, k1, k2, k3, k4, k5, k6, k7}}; \
+    unsigned words[16]; \
+    unsigned long long block = position / 16 + (unsigned long long)element_of_thread(); \
+    long long first = (long long)(block * 16 - position); \
     chacha_block(key, block, stream, words)
 
-KERNEL uniforms(float *y, long long n, STATE) {
+KERNEL uniforms(OUT(float) y, long long n, STATE) {
     DRAW;
     for (int i = 0; i < 16; i++) {
         if (first + i >= 0 && first + i < n) {
@@ -75,7 +76,7 @@ KERNEL uniforms(float *y, long long n, STATE) {
 }
 
 // y = 0 with probability `p`, else `scale` * x.
-KERNEL dropout(const element *x, element *y, long long n, STATE, float p, float scale) {
+KERNEL dropout(IN(element) x, OUT(element) y, long long n, STATE, float p, float scale) {
     DRAW;
     for (int i = 0; i < 16; i++) {
         if (first + i >= 0 && first + i < n) {

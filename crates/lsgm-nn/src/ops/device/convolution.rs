@@ -5,7 +5,7 @@ use lsgm_core::Result;
 
 use super::{DeviceOp, apply2};
 use crate::kernels::conv::Geometry;
-use crate::kernels::device::{DEPTHWISE, Element, Launch, THREADS, address, fresh};
+use crate::kernels::device::{DEPTHWISE, Element, Launch, THREADS, address, fresh, lanes};
 
 /// Three maps, linear in each of their inputs: each is what the gradients of the other two are made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -69,9 +69,12 @@ impl Depthwise {
             Part::WeightGradient => ("depthwise_weight_gradient", elements * THREADS as usize),
         };
         let launch = Launch::new(&DEPTHWISE, kernel, element).addresses(addresses);
+        if i32::try_from(elements).is_err() {
+            bail!("depthwise convolution: {elements} elements are too many");
+        }
         let counted = match part {
-            Part::WeightGradient => launch.sizes([g.batch]),
-            _ => launch.long(elements as u64),
+            Part::WeightGradient => launch.sizes([g.batch, (4 * lanes(g.output.0 * g.output.1)).min(THREADS as usize)]),
+            _ => launch.sizes([elements]),
         };
         let pairs = [g.input, g.kernel, g.output, g.stride, g.padding, g.dilation];
         counted.sizes([g.groups]).sizes(pairs.into_iter().flat_map(|(a, b)| [a, b])).run(device, threads)

@@ -11,20 +11,22 @@ mod rows;
 
 use candle_core::backend::BackendStorage;
 use candle_core::{
-    bail, CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Device, Layout, Result as Candle, Shape, Storage, Tensor,
+    CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Device, Layout, Result as Candle, Shape, Storage, Tensor, bail,
 };
 use lsgm_core::Result;
 
 use crate::backward::hand_over;
 use crate::kernels::device::{Element, Memory, fresh, input};
 
+pub(crate) use convolution::Part;
+pub(super) use convolution::depthwise;
 #[cfg(any(test, feature = "cudnn"))]
 pub(super) use convolution::gradients_of_parts;
-pub(super) use convolution::{Part, depthwise};
 pub(super) use norm::{batch_norm_eval, batch_norm_train, group_norm};
 pub(super) use planes::{add_bias, gated_residual, global_avg_pool, snake, squeeze_excite};
 pub(super) use pointwise::function;
-pub(super) use random::{dropout, uniforms};
+pub(super) use random::dropout;
+pub(crate) use random::uniforms;
 pub(super) use rows::{add_row, gated_sum, layer_norm, modulated_layer_norm, rms_norm, softmax};
 
 /// An op with `N` inputs whose output has the type of the first.

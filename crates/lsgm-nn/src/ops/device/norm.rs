@@ -35,6 +35,11 @@ impl Sets {
         lanes(self.positions)
     }
 
+    /// Threads that put the planes of one set together.
+    fn set_lanes(&self) -> usize {
+        lanes(if self.groups > 0 { self.channels / self.groups } else { self.batch })
+    }
+
     fn sizes(&self) -> [usize; 4] {
         [self.batch, self.channels, self.positions, self.groups]
     }
@@ -51,9 +56,9 @@ impl Sets {
             .run(device, self.planes() * self.lanes())?;
         Launch::new(&NORM, "set_moments", element)
             .addresses([address(&table)?, address(&stats)?])
-            .sizes([batch, channels, positions, groups])
+            .sizes([batch, channels, positions, groups, self.set_lanes()])
             .numbers([eps])
-            .run(device, self.count())?;
+            .run(device, self.count() * self.set_lanes())?;
         Ok(stats)
     }
 }
@@ -152,8 +157,8 @@ impl DeviceOp<3> for Norm {
             let gradients = [fresh(channels, DType::F32, device)?, fresh(channels, DType::F32, device)?];
             Launch::new(&NORM, "channel_slopes", element)
                 .addresses([address(&table)?, address(&gradients[0])?, address(&gradients[1])?])
-                .sizes([batch, channels])
-                .run(device, channels)?;
+                .sizes([batch, channels, lanes(batch)])
+                .run(device, channels * lanes(batch))?;
             let [dgamma, dbeta] = gradients;
             found = [None, gamma.track_op().then_some(dgamma), beta.track_op().then_some(dbeta)];
         }
@@ -162,8 +167,8 @@ impl DeviceOp<3> for Norm {
             if self.of_input {
                 Launch::new(&NORM, "set_slopes", element)
                     .addresses([address(&table)?, address(gamma)?, address(&means)?])
-                    .sizes([batch, channels, positions, groups])
-                    .run(device, self.sets.count())?;
+                    .sizes([batch, channels, positions, groups, self.sets.set_lanes()])
+                    .run(device, self.sets.count() * self.sets.set_lanes())?;
             }
             let dx = fresh(x.shape(), x.dtype(), device)?;
             let means = if self.of_input { address(&means)? } else { 0 };

@@ -7,6 +7,9 @@ use super::{DeviceOp, apply1};
 use crate::kernels::device::{Element, Launch, POINTWISE, address, fresh};
 use crate::kernels::pointwise::Function;
 
+/// Elements of a thread, as in the source.
+const EACH: usize = 8;
+
 pub(crate) fn function(x: &Tensor, function: Function) -> Result<Tensor> {
     apply1(Pointwise { function, elements: x.elem_count() }, [x])
 }
@@ -34,7 +37,7 @@ impl Pointwise {
             .addresses(addresses.iter().copied())
             .long(self.elements as u64)
             .sizes([self.number()])
-            .run(device, self.elements)
+            .run(device, self.elements.div_ceil(EACH))
     }
 }
 
