@@ -11,13 +11,13 @@ use crate::rows::Step;
 pub(crate) fn device() -> Result<&'static Device> {
     static DEVICE: OnceLock<Result<Device, String>> = OnceLock::new();
     let open = || match std::env::var("LSGM_COMPARE_DEVICE").as_deref() {
-        Ok("cuda") => lsgm::nn::gpu::open(0).map_err(|e| e.to_string()),
+        Ok("cuda") => gpu::open(0).map_err(|e| e.to_string()),
         _ => Ok(Device::Cpu),
     };
     DEVICE.get_or_init(open).as_ref().map_err(|e| Error::contract("device", e.clone()))
 }
 
-/// One call, to its end: on a GPU with matrix products in bf16.
+/// One call, to its end: on a GPU with activations and matrix products in bf16.
 pub(crate) fn call(step: &mut Step) -> Result<()> {
     let device = device()?;
     let precision = if device.is_cpu() { Precision::F32 } else { Precision::Bf16 };
@@ -25,11 +25,8 @@ pub(crate) fn call(step: &mut Step) -> Result<()> {
     Ok(device.synchronize()?)
 }
 
-/// MiB that are taken on the GPU, where one computes: CUDA's allocator keeps what was freed, and so shows the peak.
+/// The most MiB that tensors have held on the GPU, where one computes.
 pub(crate) fn gpu_memory() -> Result<Option<f64>> {
-    if device()?.is_cpu() {
-        return Ok(None);
-    }
-    let gpus = gpu::gpus().map_err(|e| Error::contract("device", e))?;
-    Ok(gpus.first().map(|gpu| (gpu.total - gpu.free) as f64 / f64::from(1 << 20)))
+    let device = device()?;
+    Ok(if device.is_cpu() { None } else { Some(gpu::peak_memory(device)? as f64 / f64::from(1 << 20)) })
 }

@@ -3,7 +3,7 @@
 use candle_core::{DType, Tensor};
 use lsgm::nn::ops::{Activation, Conv2dConfig};
 use lsgm::nn::optim::{Gradients, Optimizer};
-use lsgm::nn::{Conv2d, GroupNorm, backward};
+use lsgm::nn::{Conv2d, GroupNorm, backward, full_precision, lower_precision};
 use lsgm::{ParamStore, Params, Result, Rng};
 
 use crate::placement::device;
@@ -38,11 +38,11 @@ pub(crate) fn build(input: Vec<usize>, blocks: usize, groups: usize) -> Result<S
     let (x, target) = (normal(2, &input)?, normal(3, &input)?);
     let mut optimizer = Optimizer::new(adamw_config(), store.vars())?;
     Ok(Box::new(move || {
-        let mut y = x.clone();
+        let mut y = lower_precision(&x)?;
         for block in &blocks {
             y = block.forward(&y)?;
         }
-        let loss = (y - &target)?.sqr()?.mean_all()?;
+        let loss = (full_precision(&y)? - &target)?.sqr()?.mean_all()?;
         let gradients = Gradients::collect(&backward(&loss)?, optimizer.vars());
         optimizer.step(&gradients, 1e-4, 1.0, None)
     }))

@@ -3,7 +3,7 @@
 use candle_core::{DType, Tensor, Var};
 use lsgm::nn::ops::{self, Activation, Conv1dConfig, Conv2dConfig, ConvTranspose2dConfig};
 use lsgm::nn::optim::{Gradients, Optimizer, OptimizerConfig, OptimizerKind};
-use lsgm::nn::{Conv1d, Conv2d, ConvTranspose2d, LayerNorm, Linear, MultiHeadAttention, backward};
+use lsgm::nn::{Conv1d, Conv2d, ConvTranspose2d, LayerNorm, Linear, MultiHeadAttention, backward, lower_precision};
 use lsgm::{ParamStore, Params, Result, Rng};
 use serde::Deserialize;
 
@@ -158,7 +158,7 @@ fn layer<L: 'static>(
     let layer = build(&store.root())?;
     let x = Var::from_tensor(&normal(2, &input)?)?;
     Ok(Box::new(move || {
-        backward(&forward(&layer, &x)?)?;
+        backward(&forward(&layer, &lower_precision(&x)?)?)?;
         Ok(())
     }))
 }
@@ -167,7 +167,8 @@ fn attention(input: Vec<usize>) -> Result<Step> {
     let inputs = (1..4).map(|seed| Ok(Var::from_tensor(&normal(seed, &input)?)?)).collect::<Result<Vec<_>>>()?;
     let scale = 1.0 / (input[3] as f64).sqrt();
     Ok(Box::new(move || {
-        backward(&ops::attention(&inputs[0], &inputs[1], &inputs[2], scale)?)?;
+        let [q, k, v] = [0, 1, 2].map(|i| lower_precision(&inputs[i]));
+        backward(&ops::attention(&q?, &k?, &v?, scale)?)?;
         Ok(())
     }))
 }

@@ -67,3 +67,15 @@ pub fn free_memory(device: &Device) -> usize {
         _ => 0,
     }
 }
+
+/// The most bytes that tensors have held on `device` at a time; 0 for a device that is no GPU.
+///
+/// # Errors
+/// What the driver says when it cannot tell.
+pub fn peak_memory(device: &Device) -> candle_core::Result<u64> {
+    match device {
+        #[cfg(feature = "cuda")]
+        Device::Cuda(device) => crate::kernels::device::peak_memory(device),
+        _ => Ok(0),
+    }
+}

@@ -3,8 +3,7 @@
 mod common;
 
 use candle_core::{DType, Tensor, Var};
-use common::{Case, assert_close, cases, normal, pixels, tensor};
-use lsgm_core::Result;
+use common::{Case, assert_close, cases, normal, pixels};
 use lsgm_nn::ops::{self, Conv2dConfig, without_kernels};
 use lsgm_nn::{Precision, TimeEmbedding, with_precision};
 
@@ -12,7 +11,7 @@ fn all() -> Vec<Case> {
     let mut all = cases::small();
     all.extend(cases::large());
     all.extend(pixels::cases());
-    all.extend(kinks());
+    all.extend(cases::kinks());
     all.push(cross_entropy_of_components());
     all
 }
@@ -30,35 +29,6 @@ fn cross_entropy_of_components() -> Case {
             Ok(Tensor::cat(&[&y, &loss.expect("there are targets").unsqueeze(2)?], 2)?)
         }),
     }
-}
-
-/// Functions where formulas change: at zero, beyond the range of `exp`, and the norm of a row of zeros.
-fn kinks() -> Vec<Case> {
-    let points = tensor(vec![-300.0, -90.0, -20.0, -1e-9, 0.0, 1e-9, 20.0, 90.0, 300.0], 9);
-    type Function = fn(&Tensor) -> Result<Tensor>;
-    let functions: [(_, Function); 6] = [
-        ("relu", ops::relu),
-        ("silu", ops::silu),
-        ("gelu", ops::gelu),
-        ("elu", ops::elu),
-        ("softplus", ops::softplus),
-        ("sigmoid", ops::sigmoid),
-    ];
-    let mut all: Vec<Case> = functions
-        .into_iter()
-        .map(|(name, f): (&str, _)| Case {
-            name: name.to_owned(),
-            inputs: vec![points.clone()],
-            f: Box::new(move |t| f(&t[0])),
-        })
-        .collect();
-    let zeros = Tensor::cat(&[normal(1, (2, 5)), normal(2, (1, 5)).zeros_like().unwrap()], 0).unwrap();
-    all.push(Case {
-        name: "weight_norm".to_owned(),
-        inputs: vec![zeros, normal(3, 3)],
-        f: Box::new(|t| ops::weight_norm(&t[0], &t[1], 1e-2)),
-    });
-    all
 }
 
 fn check(case: &Case, dtype: DType, tolerance: f64) {

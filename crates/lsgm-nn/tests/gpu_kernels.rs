@@ -2,11 +2,11 @@
 
 mod common;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Tensor, Var};
 use common::host::with_gpu_kernels;
 use common::{Case, assert_close, cases, lowered, normal, pixels, values};
 use lsgm_core::Rng;
-use lsgm_nn::optim::{Ema, GradientScale, Gradients, Optimizer, OptimizerConfig, OptimizerKind};
+use lsgm_nn::optim::OptimizerKind;
 use lsgm_nn::{Precision, full_precision, lower_precision, ops, with_precision};
 
 fn check(case: &Case, tolerance: f64) {
@@ -20,7 +20,7 @@ fn check(case: &Case, tolerance: f64) {
 
 #[test]
 fn every_op_agrees_with_the_cpu() {
-    for case in cases::small().iter().chain(&cases::large()).chain(&pixels::cases()) {
+    for case in cases::small().iter().chain(&cases::large()).chain(&cases::kinks()).chain(&pixels::cases()) {
         check(case, 1e-5);
     }
 }
@@ -106,6 +106,28 @@ fn batch_moments_agree() {
     let Some((_, m, v)) = with_gpu_kernels(moments) else { return };
     assert_close("mean", &m, &mean, 1e-6);
     assert_close("variance", &v, &variance, 1e-5);
+}
+
+#[test]
+fn spectral_norms_of_many_weights_agree() {
+    let single = |t: Tensor| t.to_dtype(DType::F32).unwrap();
+    let weights: Vec<Var> = [vec![5, 3, 2], vec![40, 300], vec![1, 7]]
+        .into_iter()
+        .map(|s| Var::from_tensor(&single(normal(1, s))).unwrap())
+        .collect();
+    let starts: Vec<Tensor> = weights.iter().map(|w| single(normal(2, w.dim(0).unwrap()))).collect();
+    let run = || {
+        let pairs: Vec<_> = weights.iter().map(Var::as_tensor).zip(&starts).collect();
+        let found = ops::spectral_norms(&pairs, 5).unwrap();
+        let total = found.iter().map(|(sigma, _)| sigma.clone()).reduce(|a, b| (a + b).unwrap()).unwrap();
+        let store = total.backward().unwrap();
+        let gradients = weights.iter().map(|w| store.get(w).unwrap().clone());
+        found.iter().flat_map(|(sigma, next)| [sigma.detach(), next.clone()]).chain(gradients).collect::<Vec<_>>()
+    };
+    let Some(found) = with_gpu_kernels(run) else { return };
+    for (i, (a, b)) in found.iter().zip(&run()).enumerate() {
+        assert_close(&format!("tensor {i}"), a, b, 1e-5);
+    }
 }
 
 #[test]

@@ -28,7 +28,7 @@ impl Penalty {
     /// and the largest scale of each batch norm.
     pub(super) fn value(&self) -> Result<Option<Tensor>> {
         let largest = self.scales.iter().map(|scale| Ok(scale.abs()?.max(0)?));
-        let norms = self.convolutions.iter().map(Conv::spectral_norm);
+        let norms = self.spectral_norms()?.into_iter().map(Ok);
         let mut total: Option<Tensor> = None;
         for term in largest.chain(norms) {
             let term = term?;
@@ -38,6 +38,19 @@ impl Penalty {
             });
         }
         Ok(total)
+    }
+
+    /// Of each convolution; the vectors move on.
+    fn spectral_norms(&self) -> Result<Vec<Tensor>> {
+        let kernels = self.convolutions.iter().map(Conv::kernel).collect::<Result<Vec<_>>>()?;
+        let starts: Vec<Tensor> = self.convolutions.iter().map(|conv| conv.spectral.as_detached_tensor()).collect();
+        let weights: Vec<_> = kernels.iter().zip(&starts).collect();
+        let found = ops::spectral_norms(&weights, POWER_ITERATIONS)?;
+        let moved = self.convolutions.iter().zip(found).map(|(conv, (norm, next))| {
+            conv.spectral.set(&next)?;
+            Ok(norm)
+        });
+        moved.collect()
     }
 }
 
@@ -169,11 +182,5 @@ impl Conv {
 
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         ops::conv2d(x, &self.kernel()?, self.bias(), &self.config)
-    }
-
-    fn spectral_norm(&self) -> Result<Tensor> {
-        let (norm, next) = ops::spectral_norm(&self.kernel()?, &self.spectral.as_detached_tensor(), POWER_ITERATIONS)?;
-        self.spectral.set(&next)?;
-        Ok(norm)
     }
 }

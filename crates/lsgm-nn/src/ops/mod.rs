@@ -63,5 +63,5 @@ pub use scale_gradient::scale_gradient;
 pub use self_attention::self_attention;
 pub use snake::snake;
 pub use softmax::{log_softmax, softmax};
-pub use spectral::spectral_norm;
+pub use spectral::{spectral_norm, spectral_norms};
 pub use weight_norm::weight_norm;

@@ -10,31 +10,45 @@ use super::custom::{Op, View, apply1, fault, has_kernel};
 use crate::kernels::Float;
 use crate::kernels::spectral::power_iteration;
 
-/// The largest singular value of `w: [O, ..]` as a matrix of `O` rows, by power iteration (Yoshida & Miyato 2017,
+/// The largest singular value of each `w: [O, ..]` as a matrix of `O` rows, by power iteration (Yoshida & Miyato 2017,
 /// arXiv 1705.10941): a scalar, and the vector `[O]` from which the next call goes on.
 ///
-/// `u: [O]` is where the iteration starts: the vector that an earlier call returned, or zeros to start afresh. A fresh
-/// start makes ten times the `iterations` (on a GPU, where telling it from another would stop the host, the same number). The gradient takes the singular vectors for constants, which is exact for
-/// converged ones.
+/// A weight stands beside its `u: [O]`, where the iteration starts: the vector that an earlier call returned, or zeros to start
+/// afresh. A fresh start makes ten times the `iterations` (on a GPU, where telling it from another would stop the host, the same
+/// number). The gradient takes the singular vectors for constants, which is exact for converged ones.
 ///
 /// # Errors
 /// Shapes that do not fit; no iteration.
-pub fn spectral_norm(w: &Tensor, u: &Tensor, iterations: usize) -> Result<(Tensor, Tensor)> {
-    let rows = match w.dims() {
-        [rows, _, ..] if u.dims() == [*rows] && iterations > 0 => *rows,
-        dims => {
-            let message = format!("start {:?} must have one element for each row of {dims:?}", u.dims());
+pub fn spectral_norms(weights: &[(&Tensor, &Tensor)], iterations: usize) -> Result<Vec<(Tensor, Tensor)>> {
+    for (w, u) in weights {
+        if w.rank() < 2 || u.dims() != [w.dim(0)?] || iterations == 0 {
+            let message = format!("start {:?} must have one element for each row of {:?}", u.dims(), w.dims());
             return Err(fault("spectral_norm", message));
         }
-    };
-    if !has_kernel(w) {
-        let (sigma, next) = composed::spectral_norm(w, u, iterations)?;
-        return Ok((sigma, next.to_dtype(u.dtype())?));
     }
+    if weights.iter().all(|(w, _)| has_kernel(w)) {
+        return weights.iter().map(|(w, u)| by_kernel(w, u, iterations)).collect();
+    }
+    let found = composed::spectral_norms(weights, iterations)?;
+    let typed = found.into_iter().zip(weights).map(|((sigma, next), (_, u))| Ok((sigma, next.to_dtype(u.dtype())?)));
+    typed.collect()
+}
+
+/// [`spectral_norms`] of one weight.
+///
+/// # Errors
+/// As there.
+pub fn spectral_norm(w: &Tensor, u: &Tensor, iterations: usize) -> Result<(Tensor, Tensor)> {
+    let found = spectral_norms(&[(w, u)], iterations)?;
+    found.into_iter().next().ok_or_else(|| fault("spectral_norm", "there is no weight"))
+}
+
+fn by_kernel(w: &Tensor, u: &Tensor, iterations: usize) -> Result<(Tensor, Tensor)> {
     let mut start = u.to_dtype(candle_core::DType::F64)?.to_vec1::<f64>()?;
     let fresh = start.iter().all(|u| *u == 0.0);
     if fresh {
-        start.fill(1.0 / (rows as f64).sqrt());
+        let even = 1.0 / (start.len() as f64).sqrt();
+        start.fill(even);
     }
     let iterations = if fresh { 10 * iterations } else { iterations };
     let saved = Arc::new(OnceLock::new());

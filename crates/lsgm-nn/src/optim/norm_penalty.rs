@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use candle_core::{Tensor, Var};
 use lsgm_core::{Error, Result};
 
-use crate::ops::spectral_norm;
+use crate::ops::spectral_norms;
 
 /// Power iterations in each step; the vectors go on from those of the step before.
 const POWER_ITERATIONS: usize = 4;
@@ -55,8 +55,9 @@ impl NormPenalty {
     /// Those of the device.
     pub fn value(&self) -> Result<Tensor> {
         let mut terms = Vec::with_capacity(self.kernels.len() + self.scales.len());
-        for kernel in &self.kernels {
-            let (norm, next) = spectral_norm(&kernel.weight, &kernel.vector.as_detached_tensor(), POWER_ITERATIONS)?;
+        let starts: Vec<Tensor> = self.kernels.iter().map(|kernel| kernel.vector.as_detached_tensor()).collect();
+        let weights: Vec<_> = self.kernels.iter().zip(&starts).map(|(kernel, start)| (&kernel.weight, start)).collect();
+        for (kernel, (norm, next)) in self.kernels.iter().zip(spectral_norms(&weights, POWER_ITERATIONS)?) {
             kernel.vector.set(&next)?;
             terms.push(norm);
         }

@@ -4,7 +4,7 @@ use candle_core::{Device, Tensor};
 use lsgm_core::Result;
 use lsgm_nn::ops::{self, Activation, Conv1dConfig, Conv2dConfig, ConvTranspose1dConfig, ConvTranspose2dConfig};
 
-use super::{Case, normal};
+use super::{Case, normal, tensor};
 
 fn case(
     name: impl Into<String>,
@@ -424,4 +424,33 @@ fn logistic_mixtures() -> Vec<Case> {
             })
         })
         .collect()
+}
+
+/// Functions where formulas change: at zero, beyond the range of `exp`, and the norm of a row of zeros.
+pub(crate) fn kinks() -> Vec<Case> {
+    let points = tensor(vec![-300.0, -90.0, -20.0, -1e-9, 0.0, 1e-9, 20.0, 90.0, 300.0], 9);
+    type Function = fn(&Tensor) -> Result<Tensor>;
+    let functions: [(_, Function); 6] = [
+        ("relu", ops::relu),
+        ("silu", ops::silu),
+        ("gelu", ops::gelu),
+        ("elu", ops::elu),
+        ("softplus", ops::softplus),
+        ("sigmoid", ops::sigmoid),
+    ];
+    let mut all: Vec<Case> = functions
+        .into_iter()
+        .map(|(name, f): (&str, _)| Case {
+            name: name.to_owned(),
+            inputs: vec![points.clone()],
+            f: Box::new(move |t| f(&t[0])),
+        })
+        .collect();
+    let zeros = Tensor::cat(&[normal(1, (2, 5)), normal(2, (1, 5)).zeros_like().unwrap()], 0).unwrap();
+    all.push(Case {
+        name: "weight_norm".to_owned(),
+        inputs: vec![zeros, normal(3, 3)],
+        f: Box::new(|t| ops::weight_norm(&t[0], &t[1], 1e-2)),
+    });
+    all
 }

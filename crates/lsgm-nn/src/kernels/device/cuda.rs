@@ -3,7 +3,9 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 
-use candle_core::cuda::cudarc::driver::{CudaFunction, DevicePtr, LaunchConfig, PushKernelArg};
+use candle_core::cuda::cudarc::driver::{
+    CudaFunction, DevicePtr, DriverError, LaunchConfig, PushKernelArg, result, sys,
+};
 use candle_core::cuda::{CudaDevice, CudaStorageSlice, DeviceId, WrapErr, cudarc::nvrtc};
 use candle_core::{CudaStorage, Device, Result, bail};
 
@@ -13,10 +15,38 @@ use super::{Argument, COMMON, Element, Launch, Source, THREADS};
 pub(crate) fn open(ordinal: usize) -> Result<Device> {
     let device = Device::new_cuda(ordinal)?;
     super::install();
+    keep_memory(device.as_cuda_device()?);
     // SAFETY: the device has one stream, on which everything that happens to its memory happens in order. So nothing has to be
     // recorded for other streams, which would take two events for each tensor.
     unsafe { device.as_cuda_device()?.disable_event_tracking() };
     Ok(device)
+}
+
+/// Where a device takes memory from, and gives it back to.
+fn pool(device: &CudaDevice) -> std::result::Result<sys::CUmemoryPool, DriverError> {
+    let stream = device.cuda_stream();
+    // SAFETY: the device is one that the driver has opened.
+    unsafe { result::device::get_default_mem_pool(stream.context().cu_device()) }
+}
+
+/// Let the pool keep what tensors give back: else it all goes to the driver whenever the host waits for something, and has to be
+/// asked for again. An old driver that cannot do that is none the worse.
+fn keep_memory(device: &CudaDevice) {
+    let mut all = u64::MAX;
+    if let Ok(pool) = pool(device) {
+        let threshold = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+        // SAFETY: the pool is the device's own, and the value a number of 64 bits, as this attribute is.
+        let _ = unsafe { result::mem_pool::set_attribute(pool, threshold, (&raw mut all).cast()) };
+    }
+}
+
+/// The most bytes that tensors have held on a device at a time.
+pub(crate) fn peak_memory(device: &CudaDevice) -> Result<u64> {
+    let mut bytes = 0u64;
+    let highest = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH;
+    // SAFETY: as in `keep_memory`.
+    unsafe { result::mem_pool::get_attribute(pool(device).w()?, highest, (&raw mut bytes).cast()) }.w()?;
+    Ok(bytes)
 }
 
 /// A kernel on a device.

@@ -10,7 +10,7 @@ mod cuda;
 mod upload;
 
 #[cfg(feature = "cuda")]
-pub(crate) use cuda::open;
+pub(crate) use cuda::{open, peak_memory};
 
 use std::cell::Cell;
 use std::ffi::c_void;
@@ -55,9 +55,10 @@ sources! {
     PLANES: "planes.cu", ["add_bias", "plane_sums", "plane_means", "gated", "gated_gradients", "snake", "snake_gradients"];
     POINTWISE: "pointwise.cu", ["apply", "apply_gradient"];
     RANDOM: "random.cu", ["uniforms", "dropout"];
+    SPECTRAL: "spectral.cu", ["power_iteration"];
     ROWS: "rows.cu", [
         "row_norm", "row_data_gradient", "gated_rows", "scaled_rows", "add_row", "column_sums", "column_totals", "softmax",
-        "softmax_gradient",
+        "softmax_gradient", "weight_norm", "weight_norm_gradients",
     ];
 }
 

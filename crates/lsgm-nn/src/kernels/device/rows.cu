@@ -199,3 +199,46 @@ KERNEL softmax_gradient(
         dx[row * width + j] = store(factor * (log ? g - expf(value) * sum : value * (g - sum)));
     }
 }
+
+// w = g * v / (|v| + eps) of each row. `norms` gets the lengths of the rows.
+KERNEL weight_norm(
+    IN(float) v, IN(float) g, OUT(float) w, OUT(double) norms, int rows, int width, int lanes, float eps) {
+    long long row = run_of_thread(lanes);
+    int end = row < rows ? width : 0;
+    double own = 0.0;
+    UNROLLED
+    for (int j = threadIdx.x % lanes; j < end; j += lanes) {
+        own += (double)v[row * width + j] * v[row * width + j];
+    }
+    double norm = sqrt(sum_over(own, lanes));
+    float scale = end ? (float)(g[row] / (norm + eps)) : 0.0f;
+    UNROLLED
+    for (int j = threadIdx.x % lanes; j < end; j += lanes) {
+        w[row * width + j] = v[row * width + j] * scale;
+    }
+    if (end > 0 && threadIdx.x % lanes == 0) {
+        norms[row] = norm;
+    }
+}
+
+// The gradients of v and g, given that of w. A row of zeros has a length without a slope, for which 0 is taken.
+KERNEL weight_norm_gradients(
+    IN(float) v, IN(float) g, IN(double) norms, IN(float) gw, OUT(float) dv, OUT(float) dg, int rows, int width,
+    int lanes, float eps) {
+    long long row = run_of_thread(lanes);
+    int end = row < rows ? width : 0;
+    double own = 0.0;
+    UNROLLED
+    for (int j = threadIdx.x % lanes; j < end; j += lanes) {
+        own += (double)v[row * width + j] * gw[row * width + j];
+    }
+    double inner = sum_over(own, lanes), norm = end ? norms[row] : 1.0, scale = end ? g[row] / (norm + eps) : 0.0;
+    double pull = norm == 0.0 ? 0.0 : scale * inner / (norm * (norm + eps));
+    UNROLLED
+    for (int j = threadIdx.x % lanes; j < end; j += lanes) {
+        dv[row * width + j] = gw[row * width + j] * (float)scale - v[row * width + j] * (float)pull;
+    }
+    if (end > 0 && threadIdx.x % lanes == 0) {
+        dg[row] = (float)(inner / (norm + eps));
+    }
+}

@@ -26,7 +26,7 @@ pub(super) use resample::{
     avg_pool, gated_residual, global_avg_pool, squeeze_excite, upsample_bilinear, upsample_nearest,
 };
 pub(super) use tables::{embedding, pick, rotary};
-pub(super) use weights::{spectral_norm, weight_norm};
+pub(super) use weights::{spectral_norms, weight_norm};
 
 use candle_core::Tensor;
 use lsgm_core::Result;

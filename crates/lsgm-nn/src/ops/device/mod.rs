@@ -8,6 +8,7 @@ mod planes;
 mod pointwise;
 mod random;
 mod rows;
+mod spectral;
 
 use candle_core::backend::BackendStorage;
 use candle_core::{
@@ -27,7 +28,8 @@ pub(super) use planes::{add_bias, gated_residual, global_avg_pool, snake, squeez
 pub(super) use pointwise::function;
 pub(super) use random::dropout;
 pub(crate) use random::uniforms;
-pub(super) use rows::{add_row, gated_sum, layer_norm, modulated_layer_norm, rms_norm, softmax};
+pub(super) use rows::{add_row, gated_sum, layer_norm, modulated_layer_norm, rms_norm, softmax, weight_norm};
+pub(super) use spectral::power_iterations;
 
 /// An op with `N` inputs whose output has the type of the first.
 trait DeviceOp<const N: usize>: Send + Sync + 'static {

@@ -37,7 +37,7 @@ impl Sets {
 
     /// Threads that put the planes of one set together.
     fn set_lanes(&self) -> usize {
-        lanes(if self.groups > 0 { self.channels / self.groups } else { self.batch })
+        lanes(self.channels.checked_div(self.groups).unwrap_or(self.batch))
     }
 
     fn sizes(&self) -> [usize; 4] {

@@ -270,3 +270,47 @@ impl DeviceOp<1> for Softmax {
         Ok([Some(dx)])
     }
 }
+
+/// `g · v / (|v| + eps)` of each row of `v: [O, ..]`, both parameters.
+pub(crate) fn weight_norm(v: &Tensor, g: &Tensor, eps: f64) -> Result<Tensor> {
+    let rows = v.dim(0)?;
+    let rows = Rows { rows, width: v.elem_count() / rows, per: rows };
+    apply2(WeightNorm { rows, eps, norms: fresh(rows.rows, DType::F64, v.device())? }, [v, g])
+}
+
+struct WeightNorm {
+    rows: Rows,
+    eps: f64,
+    /// The length of each row, which the forward pass writes.
+    norms: Tensor,
+}
+
+impl WeightNorm {
+    fn run(&self, kernel: &'static str, device: &Device, addresses: &[u64]) -> Candle<()> {
+        Launch::new(&ROWS, kernel, Element::F32)
+            .addresses(addresses.iter().copied())
+            .sizes([self.rows.rows, self.rows.width, self.rows.lanes()])
+            .numbers([self.eps])
+            .run(device, self.rows.threads())
+    }
+}
+
+impl DeviceOp<2> for WeightNorm {
+    const NAME: &'static str = "weight_norm";
+
+    fn parameters(&self) -> [bool; 2] {
+        [true, true]
+    }
+
+    fn forward(&self, device: &Device, _: Element, [v, g]: [u64; 2], w: u64) -> Candle<()> {
+        self.run("weight_norm", device, &[v, g, w, address(&self.norms)?])
+    }
+
+    fn backward(&self, [v, g]: [&Tensor; 2], _: &Tensor, gradient: &Tensor) -> Candle<[Option<Tensor>; 2]> {
+        let (dv, dg) = (fresh(v.shape(), DType::F32, v.device())?, fresh(g.shape(), DType::F32, v.device())?);
+        let norms = address(&self.norms)?;
+        let addresses = [address(v)?, address(g)?, norms, address(gradient)?, address(&dv)?, address(&dg)?];
+        self.run("weight_norm_gradients", v.device(), &addresses)?;
+        Ok([v.track_op().then_some(dv), g.track_op().then_some(dg)])
+    }
+}
