@@ -73,6 +73,16 @@ fn assert_agree(what: &str, kernels: &Figures, others: &Figures, [first, later]:
     }
 }
 
+/// The first GPU, or a word on why there is none: its kernels run on the CPU then.
+fn gpu_or_word() -> Option<Device> {
+    match gpu::gpus() {
+        Ok(gpus) if !gpus.is_empty() => return Some(gpu::open(0).unwrap()),
+        Ok(_) => eprintln!("skipped on a GPU: {} finds none", if gpu::is_built_in() { "CUDA" } else { "a CPU build" }),
+        Err(why) => eprintln!("skipped on a GPU: {why}"),
+    }
+    None
+}
+
 /// In the memory of a device a set has the batches that it has itself.
 fn lives_on_a_device<M: Modality>(tiny: &Tiny) {
     let (data, model): (M::Data, M::Model) = (parse(tiny.data), parse(tiny.autoencoder));
@@ -100,22 +110,16 @@ fn check<M: Modality>(tiny: &Tiny) {
     agree("recomputed", &cpu(Precision::F32, true), SINGLE);
     agree("composed", &without_kernels(|| cpu(Precision::F32, false)), SINGLE);
     agree("composed in bf16", &without_kernels(|| cpu(Precision::Bf16, false)), ROUNDED);
-    for (precision, tolerances) in [(Precision::F32, SINGLE), (Precision::Bf16, ROUNDED)] {
-        if let Some(found) = with_gpu_kernels(|| cpu(precision, false)) {
-            agree(&format!("by kernels of a GPU in {precision:?}"), &found, tolerances);
-        }
-    }
     lives_on_a_device::<M>(tiny);
-    match gpu::gpus() {
-        Ok(gpus) if !gpus.is_empty() => {
-            let device = gpu::open(0).unwrap();
-            for (precision, tolerances) in [(Precision::F32, SINGLE), (Precision::Bf16, ROUNDED)] {
-                let found = figures::<M>(tiny, &device, precision, false);
-                agree(&format!("on a GPU in {precision:?}"), &found, tolerances);
-            }
+    let device = gpu_or_word();
+    for (precision, tolerances) in [(Precision::F32, SINGLE), (Precision::Bf16, ROUNDED)] {
+        let found = match &device {
+            Some(device) => Some(figures::<M>(tiny, device, precision, false)),
+            None => with_gpu_kernels(|| cpu(precision, false)),
+        };
+        if let Some(found) = found {
+            agree(&format!("on a GPU in {precision:?}"), &found, tolerances);
         }
-        Ok(_) => eprintln!("skipped on a GPU: {} finds none", if gpu::is_built_in() { "CUDA" } else { "a CPU build" }),
-        Err(why) => eprintln!("skipped on a GPU: {why}"),
     }
 }
 

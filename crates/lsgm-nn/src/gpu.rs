@@ -58,14 +58,22 @@ pub fn open(ordinal: usize) -> candle_core::Result<Device> {
     Device::new_cuda(ordinal)
 }
 
+/// Whether activations can be kept in bf16 on `device`; on a CPU that asks for nothing.
+pub fn knows_bf16(device: &Device) -> bool {
+    gpu(device).is_none_or(|gpu| gpu.capability.0 >= 8)
+}
+
+/// What is known of the GPU that `device` is.
+fn gpu(device: &Device) -> Option<Gpu> {
+    match device.location() {
+        DeviceLocation::Cuda { gpu_id } => gpus().ok()?.into_iter().nth(gpu_id),
+        _ => None,
+    }
+}
+
 /// Bytes of memory that nobody holds on the GPU that `device` is; 0 for another device.
 pub fn free_memory(device: &Device) -> usize {
-    match device.location() {
-        DeviceLocation::Cuda { gpu_id } => {
-            gpus().ok().and_then(|gpus| gpus.get(gpu_id).map(|gpu| gpu.free)).unwrap_or(0)
-        }
-        _ => 0,
-    }
+    gpu(device).map_or(0, |gpu| gpu.free)
 }
 
 /// The most bytes that tensors have held on `device` at a time; 0 for a device that is no GPU.

@@ -27,11 +27,9 @@ impl Penalty {
     /// `Σ σ_max(W) + Σ max |γ|` (NVAE, section 3.2): the largest singular value of each weight as the convolution uses it,
     /// and the largest scale of each batch norm.
     pub(super) fn value(&self) -> Result<Option<Tensor>> {
-        let largest = self.scales.iter().map(|scale| Ok(scale.abs()?.max(0)?));
-        let norms = self.spectral_norms()?.into_iter().map(Ok);
+        let largest = self.scales.iter().map(|scale| Ok(scale.abs()?.max(0)?)).collect::<Result<Vec<Tensor>>>()?;
         let mut total: Option<Tensor> = None;
-        for term in largest.chain(norms) {
-            let term = term?;
+        for term in largest.into_iter().chain(self.spectral_norms()?) {
             total = Some(match total {
                 None => term,
                 Some(t) => (t + term)?,
