@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds lsgm for NVIDIA GPUs, on a machine that need not have one: scripts/build-cuda.sh [OUT]
 #
-# OUT (target/cuda-out) gets what a GPU machine needs: `lsgm`, stripped; `tests/`, the programs that hold the GPU's results to
+# OUT (target/cuda-out) gets what a GPU machine needs: `lsgm`, which starts the stripped `lsgm-bin`; `tests/`, the programs that hold the GPU's results to
 # the CPU's; `compare`, the Rust side of benches/compare. Copy it there with this repository and run scripts/gpu-check.sh.
 #
 # The toolkit is CUDA_HOME, or that of the nvcc on PATH, or one that ../shared/tools/cuda-toolkit.sh unpacks.
@@ -39,7 +39,21 @@ programs() {
 # Nothing of a build before stays, and a failed one ends the script: in a list of words its status would be lost.
 rm -rf "$out/tests"
 mkdir -p "$out/tests"
-install -s "$CARGO_TARGET_DIR/release/lsgm" "$out/lsgm"
+install -s "$CARGO_TARGET_DIR/release/lsgm" "$out/lsgm-bin"
+# The loader ends a program that lacks a library before it can say what to do.
+cat > "$out/lsgm" << 'LAUNCHER'
+#!/bin/sh
+program=$(dirname "$(readlink -f "$0")")/lsgm-bin
+missing=$(ldd "$program" | awk '/not found/ { print $1 }' | sort -u | tr '\n' ' ')
+case $missing in
+  "") exec "$program" "$@" ;;
+  *libcuda.so*) hint="libcuda belongs to the NVIDIA driver: install it, or use an lsgm that was built for the CPU" ;;
+  *) hint="point LD_LIBRARY_PATH at CUDA's libraries; a PyTorch install has them in site-packages/nvidia/*/lib" ;;
+esac
+echo "lsgm: error: this machine lacks ${missing}($hint)" >&2
+exit 2
+LAUNCHER
+chmod +x "$out/lsgm"
 tests=$(programs test --release --test cuda --test composed --test devices)
 for program in $tests; do
   name=$(basename "$program")

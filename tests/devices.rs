@@ -75,8 +75,8 @@ fn assert_agree(what: &str, kernels: &Figures, others: &Figures, [first, later]:
 
 /// The first GPU, or a word on why there is none: its kernels run on the CPU then.
 fn gpu_or_word() -> Option<Device> {
-    match gpu::gpus() {
-        Ok(gpus) if !gpus.is_empty() => return Some(gpu::open(0).unwrap()),
+    match gpu::count() {
+        Ok(1..) => return Some(gpu::open(0).unwrap()),
         Ok(_) => eprintln!("skipped on a GPU: {} finds none", if gpu::is_built_in() { "CUDA" } else { "a CPU build" }),
         Err(why) => eprintln!("skipped on a GPU: {why}"),
     }

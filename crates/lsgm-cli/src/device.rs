@@ -67,10 +67,11 @@ fn cuda(n: usize) -> Result<Device, String> {
     if !gpu::is_built_in() {
         return Err(format!("this lsgm was built for the CPU alone: {BUILD}, or use --device cpu"));
     }
-    // The first kernel tells whether the driver takes what was compiled.
-    let tried = gpu::open(n).and_then(|device| {
-        let sum = (Tensor::zeros(1, DType::F32, &device)? + 1.0)?.sum_all()?.to_scalar::<f32>()?;
-        if sum == 1.0 { Ok(device) } else { candle_core::bail!("0 + 1 gave {sum}") }
+    // The first kernels tell whether the driver takes what was compiled, beforehand and now.
+    let tried = gpu::open(n).map_err(lsgm_core::Error::from).and_then(|device| {
+        let one = (Tensor::zeros(1, DType::F32, &device)? + 1.0)?;
+        let sum = (&one + lsgm_nn::ops::relu(&one)?)?.to_vec1::<f32>()?;
+        if sum == [2.0] { Ok(device) } else { Err(lsgm_core::Error::contract("GPU", format!("1 + 1 gave {sum:?}"))) }
     });
     tried.map_err(|error| {
         let error = Error::from(error).to_string();
@@ -96,18 +97,22 @@ fn advice(error: &str) -> Option<&'static str> {
     KNOWN.iter().find(|(name, _)| error.contains(name)).map(|(_, advice)| *advice)
 }
 
+/// What CUDA and its libraries say when there is no memory left.
+const FULL: [&str; 3] = ["CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED"];
+
 /// What follows an error of a command that computes, where the GPU's memory was too small for it.
 pub(crate) fn memory_advice(error: &str) -> Option<String> {
-    if !error.contains("CUDA_ERROR_OUT_OF_MEMORY") {
+    if !FULL.iter().any(|name| error.contains(name)) {
         return None;
     }
-    let megabytes = |bytes: usize| bytes / 1_000_000;
-    let free = gpu::gpus().unwrap_or_default().iter().enumerate().fold(String::new(), |text, (i, gpu)| {
-        format!("{text}cuda:{i} has {} of {} MB free; ", megabytes(gpu.free), megabytes(gpu.total))
+    let gpus = (0..gpu::count().unwrap_or(0)).filter_map(|i| Some((i, gpu::gpu(i).ok()?)));
+    let state = gpus.fold(String::new(), |text, (i, gpu)| {
+        let [held, free, total] = [gpu.held, gpu.free + gpu.kept, gpu.total].map(|bytes| bytes / 1_000_000);
+        format!("{text}cuda:{i}: tensors held {held} MB when the next found no room, {free} of {total} MB are free; ")
     });
     Some(format!(
-        "{free}less memory is taken with --set train.accumulate=2 or more, a smaller train.batch_size, sample.batch_size or \
-         evaluate.batch_size"
+        "{state}less memory is taken with --set train.recompute=true, train.precision=bf16, train.accumulate=2 or more, \
+         train.resident=false, a smaller train.batch_size, sample.batch_size or evaluate.batch_size"
     ))
 }
 
@@ -120,14 +125,20 @@ pub(crate) fn list() -> Result<()> {
     if !gpu::is_built_in() {
         return none(format!("this lsgm was built for the CPU alone; {BUILD}"));
     }
-    match gpu::gpus() {
-        Err(why) => none(advice(&why).map_or_else(|| why.clone(), |advice| format!("{advice} ({why})"))),
-        Ok(gpus) if gpus.is_empty() => none("the driver shows no GPU; does CUDA_VISIBLE_DEVICES hide it?".to_owned()),
-        Ok(gpus) => gpus.iter().enumerate().try_for_each(|(i, gpu)| {
-            let (gigabytes, (major, minor)) = (|bytes: usize| bytes as f64 / 1e9, gpu.capability);
-            let (name, free, total) = (&gpu.name, gigabytes(gpu.free), gigabytes(gpu.total));
-            let line = format!("cuda:{i}    {name}, {free:.1} of {total:.1} GB free, capability {major}.{minor}\n");
-            terminal::print(&line)
+    let told = |why: String| advice(&why).map_or_else(|| why.clone(), |advice| format!("{advice} ({why})"));
+    match gpu::count() {
+        Err(why) => none(told(why)),
+        Ok(0) => none("the driver shows no GPU; does CUDA_VISIBLE_DEVICES hide it?".to_owned()),
+        Ok(count) => (0..count).try_for_each(|i| {
+            let line = match gpu::gpu(i) {
+                Ok(gpu) => {
+                    let (gigabytes, (major, minor)) = (|bytes: usize| bytes as f64 / 1e9, gpu.capability);
+                    let (name, free, total) = (&gpu.name, gigabytes(gpu.free), gigabytes(gpu.total));
+                    format!("{name}, {free:.1} of {total:.1} GB free, capability {major}.{minor}")
+                }
+                Err(why) => told(why),
+            };
+            terminal::print(&format!("cuda:{i}    {line}\n"))
         }),
     }
 }

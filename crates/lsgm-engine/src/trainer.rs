@@ -74,7 +74,7 @@ pub struct Trainer {
 
 /// The set in the memory of a GPU, or as it is where that cannot be.
 fn on_device(data: Arc<dyn Dataset>, device: &Device) -> Result<Arc<dyn Dataset>> {
-    let limit = gpu::free_memory(device) / 4;
+    let limit = gpu::of(device).map_or(0, |gpu| (gpu.free + gpu.kept) / 4);
     let resident = if limit > 0 { data.resident(device, limit)? } else { None };
     Ok(resident.map_or(data, Arc::from))
 }

@@ -13,6 +13,10 @@ pub struct Gpu {
     pub free: usize,
     /// All of its memory, in bytes.
     pub total: usize,
+    /// What tensors of this process hold, in bytes.
+    pub held: usize,
+    /// What this process keeps for tensors to come, in bytes.
+    pub kept: usize,
 }
 
 /// Whether this program was built with the feature `cuda`, without which it finds no GPU.
@@ -20,30 +24,26 @@ pub const fn is_built_in() -> bool {
     cfg!(feature = "cuda")
 }
 
-/// The GPUs that the driver shows to this process, in its order.
+/// How many GPUs the driver shows to this process.
 ///
 /// # Errors
 /// What the driver says when it cannot tell. A program without the feature `cuda` knows of none and asks nobody.
-#[cfg(feature = "cuda")]
-pub fn gpus() -> Result<Vec<Gpu>, String> {
-    use candle_core::cuda::cudarc::driver::{CudaContext, DriverError};
-
-    fn one(ordinal: usize) -> Result<Gpu, DriverError> {
-        let context = CudaContext::new(ordinal)?;
-        let (free, total) = context.mem_get_info()?;
-        Ok(Gpu { name: context.name()?, capability: context.compute_capability()?, free, total })
-    }
-    let count = CudaContext::device_count().map_err(|e| e.to_string())?;
-    (0..usize::try_from(count).unwrap_or(0)).map(|i| one(i).map_err(|e| format!("GPU {i}: {e}"))).collect()
+pub fn count() -> Result<usize, String> {
+    #[cfg(feature = "cuda")]
+    return crate::kernels::device::count().map_err(|e| e.to_string());
+    #[cfg(not(feature = "cuda"))]
+    Ok(0)
 }
 
-/// The GPUs that the driver shows to this process, in its order.
+/// The GPU of this number in the driver's order.
 ///
 /// # Errors
-/// What the driver says when it cannot tell. A program without the feature `cuda` knows of none and asks nobody.
-#[cfg(not(feature = "cuda"))]
-pub fn gpus() -> Result<Vec<Gpu>, String> {
-    Ok(Vec::new())
+/// What the driver says when it cannot tell; that there is no GPU in a program without the feature `cuda`.
+pub fn gpu(ordinal: usize) -> Result<Gpu, String> {
+    #[cfg(feature = "cuda")]
+    return crate::kernels::device::gpu(ordinal).map_err(|e| e.to_string());
+    #[cfg(not(feature = "cuda"))]
+    Err(format!("GPU {ordinal}: this program was built for the CPU alone"))
 }
 
 /// The GPU of this number in the driver's order. Tensors and random numbers come to it without the host waiting, which they do
@@ -58,22 +58,17 @@ pub fn open(ordinal: usize) -> candle_core::Result<Device> {
     Device::new_cuda(ordinal)
 }
 
-/// Whether activations can be kept in bf16 on `device`; on a CPU that asks for nothing.
-pub fn knows_bf16(device: &Device) -> bool {
-    gpu(device).is_none_or(|gpu| gpu.capability.0 >= 8)
-}
-
-/// What is known of the GPU that `device` is.
-fn gpu(device: &Device) -> Option<Gpu> {
+/// The GPU that `device` is, as far as the driver tells.
+pub fn of(device: &Device) -> Option<Gpu> {
     match device.location() {
-        DeviceLocation::Cuda { gpu_id } => gpus().ok()?.into_iter().nth(gpu_id),
+        DeviceLocation::Cuda { gpu_id } => gpu(gpu_id).ok(),
         _ => None,
     }
 }
 
-/// Bytes of memory that nobody holds on the GPU that `device` is; 0 for another device.
-pub fn free_memory(device: &Device) -> usize {
-    gpu(device).map_or(0, |gpu| gpu.free)
+/// Whether activations can be kept in bf16 on `device`; on a CPU that asks for nothing.
+pub fn knows_bf16(device: &Device) -> bool {
+    of(device).is_none_or(|gpu| gpu.capability.0 >= 8)
 }
 
 /// The most bytes that tensors have held on `device` at a time; 0 for a device that is no GPU.
@@ -86,4 +81,14 @@ pub fn peak_memory(device: &Device) -> candle_core::Result<u64> {
         Device::Cuda(device) => crate::kernels::device::peak_memory(device),
         _ => Ok(0),
     }
+}
+
+/// Compile every kernel of this crate for GPUs, as happens when each is first used. It takes NVRTC, but no GPU.
+///
+/// # Errors
+/// What the compiler says; nothing happens in a program without the feature `cuda`.
+pub fn compile_kernels() -> candle_core::Result<()> {
+    #[cfg(feature = "cuda")]
+    crate::kernels::device::compile_all()?;
+    Ok(())
 }

@@ -15,8 +15,8 @@ fn cuda() -> Option<Device> {
         eprintln!("skipped: built without the feature `cuda`");
         return None;
     }
-    match gpu::gpus() {
-        Ok(gpus) if !gpus.is_empty() => Some(gpu::open(0).unwrap()),
+    match gpu::count() {
+        Ok(1..) => Some(gpu::open(0).unwrap()),
         Ok(_) => {
             eprintln!("skipped: the driver shows no GPU");
             None
@@ -40,7 +40,7 @@ fn check(case: &Case, device: &Device, dtype: DType, tolerance: f64) {
 #[test]
 fn every_op_agrees_with_the_cpu() {
     let Some(device) = cuda() else { return };
-    for case in cases::small().iter().chain(&cases::large()).chain(&pixels::cases()) {
+    for case in cases::small().iter().chain(&cases::large()).chain(&cases::kinks()).chain(&pixels::cases()) {
         check(case, &device, DType::F32, 1e-4);
     }
 }
@@ -76,6 +76,25 @@ fn the_device_draws_what_the_host_draws() {
     rng.uniforms(37);
     let found = rng.clone().uniform_tensor(5000, DType::F32, &device).unwrap().to_vec1::<f32>().unwrap();
     assert_eq!(found, rng.uniforms(5000));
+}
+
+#[test]
+fn dropout_moments_and_spectral_norms_agree_with_the_cpu() {
+    let Some(device) = cuda() else { return };
+    check(&common::dropout(DType::F32), &device, DType::F32, 1e-6);
+    check(&common::dropout(DType::BF16), &device, DType::F32, 1e-2);
+    for (a, b) in common::batch_moments(&device).iter().zip(&common::batch_moments(&Device::Cpu)) {
+        assert_close("moments", a, b, 1e-5);
+    }
+    for (i, (a, b)) in common::spectral_norms(&device).iter().zip(&common::spectral_norms(&Device::Cpu)).enumerate() {
+        assert_close(&format!("spectral norms, tensor {i}"), a, b, 1e-4);
+    }
+}
+
+/// NVRTC needs no GPU.
+#[test]
+fn every_kernel_compiles() {
+    gpu::compile_kernels().unwrap();
 }
 
 #[test]

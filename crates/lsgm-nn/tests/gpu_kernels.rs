@@ -2,7 +2,7 @@
 
 mod common;
 
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::{DType, Device};
 use common::host::with_gpu_kernels;
 use common::{Case, assert_close, cases, lowered, normal, pixels, values};
 use lsgm_core::Rng;
@@ -78,19 +78,11 @@ fn a_device_draws_what_the_host_draws() {
 
 #[test]
 fn dropout_leaves_out_what_the_host_leaves_out() {
-    let case = |dtype: DType| Case {
-        name: format!("dropout in {dtype:?}"),
-        inputs: vec![normal(1, (3, 7, 11))],
-        f: Box::new(move |t| {
-            let x = t[0].to_dtype(dtype)?;
-            ops::dropout(&x, 0.3, &mut Rng::new(2))?.to_dtype(DType::F32).map_err(Into::into)
-        }),
-    };
-    let (y, gradients) = common::run(&case(DType::F32), DType::F32);
+    let (y, gradients) = common::run(&common::dropout(DType::F32), DType::F32);
     let zeros = values(&y).iter().filter(|v| **v == 0.0).count();
     assert!((40..100).contains(&zeros), "{zeros} of 231");
     for (dtype, tolerance) in [(DType::F32, 1e-7), (DType::BF16, 1e-2)] {
-        let case = case(dtype);
+        let case = common::dropout(dtype);
         let Some((found, found_gradients)) = with_gpu_kernels(|| common::run(&case, DType::F32)) else { return };
         assert_close(&case.name, &found, &y, tolerance);
         assert_close(&case.name, &found_gradients[0], &gradients[0], tolerance);
@@ -99,33 +91,16 @@ fn dropout_leaves_out_what_the_host_leaves_out() {
 
 #[test]
 fn batch_moments_agree() {
-    let (x, c) =
-        (normal(1, (3, 4, 5)).to_dtype(DType::F32).unwrap(), Tensor::ones(4, DType::F32, &Device::Cpu).unwrap());
-    let moments = || ops::batch_norm_train(&x, &c, &c, 1e-5, ops::Activation::Silu).unwrap();
-    let (_, mean, variance) = moments();
-    let Some((_, m, v)) = with_gpu_kernels(moments) else { return };
-    assert_close("mean", &m, &mean, 1e-6);
-    assert_close("variance", &v, &variance, 1e-5);
+    let Some(found) = with_gpu_kernels(|| common::batch_moments(&Device::Cpu)) else { return };
+    for (a, b) in found.iter().zip(&common::batch_moments(&Device::Cpu)) {
+        assert_close("moments", a, b, 1e-5);
+    }
 }
 
 #[test]
 fn spectral_norms_of_many_weights_agree() {
-    let single = |t: Tensor| t.to_dtype(DType::F32).unwrap();
-    let weights: Vec<Var> = [vec![5, 3, 2], vec![40, 300], vec![1, 7]]
-        .into_iter()
-        .map(|s| Var::from_tensor(&single(normal(1, s))).unwrap())
-        .collect();
-    let starts: Vec<Tensor> = weights.iter().map(|w| single(normal(2, w.dim(0).unwrap()))).collect();
-    let run = || {
-        let pairs: Vec<_> = weights.iter().map(Var::as_tensor).zip(&starts).collect();
-        let found = ops::spectral_norms(&pairs, 5).unwrap();
-        let total = found.iter().map(|(sigma, _)| sigma.clone()).reduce(|a, b| (a + b).unwrap()).unwrap();
-        let store = total.backward().unwrap();
-        let gradients = weights.iter().map(|w| store.get(w).unwrap().clone());
-        found.iter().flat_map(|(sigma, next)| [sigma.detach(), next.clone()]).chain(gradients).collect::<Vec<_>>()
-    };
-    let Some(found) = with_gpu_kernels(run) else { return };
-    for (i, (a, b)) in found.iter().zip(&run()).enumerate() {
+    let Some(found) = with_gpu_kernels(|| common::spectral_norms(&Device::Cpu)) else { return };
+    for (i, (a, b)) in found.iter().zip(&common::spectral_norms(&Device::Cpu)).enumerate() {
         assert_close(&format!("tensor {i}"), a, b, 1e-5);
     }
 }

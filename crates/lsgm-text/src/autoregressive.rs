@@ -1,7 +1,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{D, Device, Tensor};
-use lsgm_core::{Error, Init, Likelihood, Params, Result, Rng};
+use lsgm_core::{Error, Init, Likelihood, Params, Result, Rng, upload};
 use lsgm_nn::{Embedding, Linear, full_precision, ops};
 
 use crate::autoencoder::Alphabet;
@@ -67,7 +67,7 @@ impl Autoregressive {
         let Some((share, rng)) = &self.hidden else { return Ok(before) };
         let mut rng = rng.lock().unwrap_or_else(PoisonError::into_inner);
         let hide: Vec<u8> = (0..batch * length).map(|_| u8::from(rng.uniform() < *share)).collect();
-        let hide = Tensor::from_vec(hide, (batch, length), &Device::Cpu)?.to_device(x.device())?;
+        let hide = upload(&Tensor::from_vec(hide, (batch, length), &Device::Cpu)?, x.device())?;
         Ok(hide.where_cond(&Tensor::full(self.network.hidden, (batch, length), x.device())?, &before)?)
     }
 

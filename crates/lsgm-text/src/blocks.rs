@@ -1,7 +1,7 @@
 //! The transformer block of encoder and decoders.
 
-use candle_core::{D, Tensor};
-use lsgm_core::{Init, Params, Result};
+use candle_core::{D, Device, Tensor};
+use lsgm_core::{Init, Params, Result, upload};
 use lsgm_nn::ops::{self, gelu};
 use lsgm_nn::{Linear, RmsNorm, init, lower_precision};
 
@@ -70,7 +70,7 @@ fn causal_attention(q: &Tensor, k: &Tensor, v: &Tensor, scale: f64) -> Result<Te
     let scores = (q.contiguous()?.matmul(&k.transpose(2, 3)?.contiguous()?)? * scale)?;
     let hidden: Vec<f32> =
         (0..length * length).map(|i| if i % length > i / length { f32::NEG_INFINITY } else { 0.0 }).collect();
-    let hidden = Tensor::from_vec(hidden, (length, length), q.device())?.to_dtype(q.dtype())?;
+    let hidden = upload(&Tensor::from_vec(hidden, (length, length), &Device::Cpu)?, q.device())?.to_dtype(q.dtype())?;
     Ok(ops::softmax(&scores.broadcast_add(&hidden)?)?.matmul(&v.contiguous()?)?)
 }
 

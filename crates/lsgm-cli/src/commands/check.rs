@@ -9,6 +9,8 @@ use lsgm_engine::{
     Event, Interrupt, Metrics, Model, Stage, StageBudget, StageSelection, TrainConfig, Trainer, format_duration,
 };
 
+use lsgm_nn::{Precision, gpu};
+
 use crate::args::Check;
 use crate::commands::parts::table;
 use crate::config::{Config, Tree};
@@ -30,6 +32,9 @@ pub(super) fn run(args: &Check, registry: &Registry) -> Result<()> {
     let data: Arc<dyn Dataset> = split(&parts, &config, Split::Train)?.into();
     terminal::print(&format!("config    {}: modality {}\n", args.config.display(), config.modality))?;
     terminal::print(&format!("data      {}\n", splits(&parts, &config, data.len())?))?;
+    if config.train.precision == Precision::Bf16 && device.is_cpu() {
+        terminal::notice("lsgm: train.precision = \"bf16\" is for a GPU: this device, the CPU, computes in f32");
+    }
 
     let costs = measure(&parts, &config, &data, &device).map_err(|e| config.locate(e))?;
     let batch = first_batch(data.as_ref(), &config.train)?.to_device(&device)?;
@@ -37,7 +42,7 @@ pub(super) fn run(args: &Check, registry: &Registry) -> Result<()> {
     for (stage, seconds) in costs {
         terminal::print(&time(&config.train, stage, seconds, data.len())?)?;
     }
-    terminal::print(&memory_line(store.count("")))?;
+    terminal::print(&memory_line(store.count(""), &device))?;
     for path in output.write_artifacts(&parts.modality.render(&batch.x, Arrangement::Samples)?)? {
         terminal::print(&format!("batch     {}: {} items of the train split\n", path.display(), batch.size()))?;
     }
@@ -132,11 +137,12 @@ fn time(train: &TrainConfig, stage: Stage, seconds: f64, items: usize) -> Result
     Ok(format!("step      {:.1} ms in stage {}: {whole}\n", 1000.0 * seconds, stage.name()))
 }
 
-fn memory_line(parameters: usize) -> String {
+fn memory_line(parameters: usize, device: &Device) -> String {
     let megabytes = |bytes: usize| format!("{:.0} MB", bytes as f64 / 1e6);
     let own =
         format!("{} of weights, averages, gradients and moments", megabytes(parameters * memory::BYTES_PER_PARAMETER));
-    match memory::peak() {
+    let on_gpu = gpu::peak_memory(device).ok().filter(|bytes| *bytes > 0).map(|bytes| bytes as usize);
+    match on_gpu.or_else(memory::peak) {
         Some(bytes) => format!("memory    {} at the peak of these steps, with {own}\n", megabytes(bytes)),
         None => format!("memory    {own}, and the activations of a step\n"),
     }

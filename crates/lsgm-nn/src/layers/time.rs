@@ -1,5 +1,5 @@
 use candle_core::{DType, Device, Tensor};
-use lsgm_core::Result;
+use lsgm_core::{Result, upload};
 
 use crate::ops::has_kernel;
 
@@ -30,7 +30,7 @@ pub fn sinusoidal(t: &Tensor, dim: usize, scale: f64, max_period: f64) -> Result
 /// The features without a look at the times from the host.
 fn on_the_device(t: &Tensor, dim: usize, frequencies: Vec<f64>) -> Result<Tensor> {
     let (batch, half) = (t.dims1()?, frequencies.len());
-    let frequencies = Tensor::from_vec(frequencies, (1, half), &Device::Cpu)?.to_device(t.device())?;
+    let frequencies = upload(&Tensor::from_vec(frequencies, (1, half), &Device::Cpu)?, t.device())?;
     let angles = t.detach().to_dtype(DType::F64)?.reshape((batch, 1))?.broadcast_mul(&frequencies)?;
     let rows = Tensor::cat(&[angles.sin()?, angles.cos()?], 1)?.pad_with_zeros(1, 0, dim - 2 * half)?;
     Ok(rows.to_dtype(t.dtype())?)
@@ -66,6 +66,6 @@ impl TimeEmbedding {
     /// # Errors
     /// When `t` has more than one dimension.
     pub fn forward_like(&self, t: &Tensor, like: &Tensor) -> Result<Tensor> {
-        Ok(self.forward(t)?.to_dtype(like.dtype())?.to_device(like.device())?)
+        upload(&self.forward(t)?.to_dtype(like.dtype())?, like.device())
     }
 }

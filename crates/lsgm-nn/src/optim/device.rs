@@ -1,6 +1,7 @@
 //! An optimizer's step over all parameters as one kernel of a GPU, and the norm of all gradients as two.
 
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{DType, Device, Tensor};
+use lsgm_core::{Result, upload};
 
 use crate::kernels::device::{Element, Launch, OPTIMIZER, THREADS, address, fresh, is_there};
 use crate::kernels::optimizer::{Rule, Step};
@@ -43,7 +44,8 @@ impl Table {
             blocks.extend((0..length.div_ceil(ELEMENTS)).flat_map(|run| [i as u32, run as u32]));
         }
         let count = blocks.len() / 2;
-        Ok(Self { pieces: upload(numbers, device)?, blocks: upload(blocks, device)?, count })
+        let pieces = upload(&Tensor::new(numbers, &Device::Cpu)?, device)?;
+        Ok(Self { pieces, blocks: upload(&Tensor::new(blocks, &Device::Cpu)?, device)?, count })
     }
 
     /// A kernel on all of it.
@@ -54,11 +56,6 @@ impl Table {
     fn threads(&self) -> usize {
         self.count * THREADS as usize
     }
-}
-
-fn upload<T: candle_core::WithDType>(numbers: Vec<T>, device: &Device) -> Result<Tensor> {
-    let length = numbers.len();
-    Tensor::from_vec(numbers, length, device)
 }
 
 /// One step: every parameter that has a gradient moves, and every average follows. `gradient_scale` is a scalar (`f64`) on
@@ -86,7 +83,8 @@ pub(super) fn step(device: &Device, step: &Step, gradient_scale: &Tensor, pieces
         .addresses([address(gradient_scale)?])
         .sizes([usize::from(step.rule == Rule::Adamax)])
         .numbers(numbers)
-        .run(device, table.threads())
+        .run(device, table.threads())?;
+    Ok(())
 }
 
 /// The Euclidean norm of all gradients, a scalar (`f64`) on the device.
@@ -94,7 +92,7 @@ pub(super) fn norm(device: &Device, gradients: &[&Tensor]) -> Result<Tensor> {
     let pieces: Vec<_> = gradients.iter().map(|&g| Piece { gradient: Some(g), ..Piece::default() }).collect();
     let table = Table::new(device, &pieces)?;
     if table.count == 0 {
-        return Tensor::zeros((), DType::F64, device);
+        return Ok(Tensor::zeros((), DType::F64, device)?);
     }
     let (sums, norm) = (fresh(table.count, DType::F64, device)?, fresh((), DType::F64, device)?);
     table.launch("squares")?.addresses([address(&sums)?]).run(device, table.threads())?;

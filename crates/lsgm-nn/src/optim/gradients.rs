@@ -50,7 +50,7 @@ impl Gradients {
             if gradients.iter().all(|g| device::serves(g.device(), g.dtype())) {
                 let gradients = gradients.iter().map(|g| g.contiguous()).collect::<candle_core::Result<Vec<_>>>()?;
                 let gradients: Vec<&Tensor> = gradients.iter().collect();
-                return Ok(device::norm(gradients[0].device(), &gradients)?);
+                return device::norm(gradients[0].device(), &gradients);
             }
             let squares = gradients.iter().map(|g| g.sqr()?.sum_all()).collect::<candle_core::Result<Vec<_>>>()?;
             return Ok(Tensor::stack(&squares, 0)?.to_dtype(DType::F64)?.sum_all()?.sqrt()?);

@@ -188,7 +188,7 @@ impl Optimizer {
                     average: averages.and_then(|a| a.get(i)).map(|(_, average)| average.as_tensor()),
                 })
                 .collect();
-            return Ok(device::step(device, &step, &scale, &pieces)?);
+            return device::step(device, &step, &scale, &pieces);
         }
         for (((_, var), moments), (_, gradient)) in self.vars.iter().zip(&mut self.moments).zip(gradients) {
             if let Some(gradient) = gradient {

@@ -11,6 +11,7 @@ pub(crate) mod plain;
 
 use candle_core::{DType, Device, Shape, Tensor, Var};
 use lsgm_core::{Result, Rng};
+use lsgm_nn::ops;
 use lsgm_nn::optim::{Ema, GradientScale, Gradients, Optimizer, OptimizerConfig, OptimizerKind};
 
 /// A function of several tensors.
@@ -114,4 +115,38 @@ pub(crate) fn optimizer_steps(kind: OptimizerKind, device: &Device) -> Vec<Tenso
         optimizer.step(&gradients, 0.03, scale, Some(Ema { decay: 0.9, averages: &averages })).unwrap();
     }
     vars.into_iter().chain(averages).map(|(_, var)| var.as_tensor().clone()).collect()
+}
+
+/// Mean and variance that a batch norm tells.
+pub(crate) fn batch_moments(device: &Device) -> [Tensor; 2] {
+    let x = normal(1, (3, 4, 5)).to_dtype(DType::F32).unwrap().to_device(device).unwrap();
+    let c = Tensor::ones(4, DType::F32, device).unwrap();
+    let (_, mean, variance) = ops::batch_norm_train(&x, &c, &c, 1e-5, ops::Activation::Silu).unwrap();
+    [mean, variance]
+}
+
+/// Spectral norms of several weights, the vectors to go on from, and the gradients of their sum.
+pub(crate) fn spectral_norms(device: &Device) -> Vec<Tensor> {
+    let single = |t: Tensor| t.to_dtype(DType::F32).unwrap().to_device(device).unwrap();
+    let shapes = [vec![5, 3, 2], vec![40, 300], vec![1, 7]];
+    let weights = shapes.map(|shape| Var::from_tensor(&single(normal(1, shape))).unwrap());
+    let starts = weights.each_ref().map(|w| single(normal(2, w.dim(0).unwrap())));
+    let pairs: Vec<_> = weights.iter().map(Var::as_tensor).zip(&starts).collect();
+    let found = ops::spectral_norms(&pairs, 5).unwrap();
+    let total = found.iter().map(|(sigma, _)| sigma.clone()).reduce(|a, b| (a + b).unwrap()).unwrap();
+    let store = total.backward().unwrap();
+    let gradients = weights.iter().map(|w| store.get(w).unwrap().clone());
+    found.iter().flat_map(|(sigma, next)| [sigma.detach(), next.clone()]).chain(gradients).collect()
+}
+
+/// A case of dropout, of activations in `dtype`.
+pub(crate) fn dropout(dtype: DType) -> Case {
+    Case {
+        name: format!("dropout in {dtype:?}"),
+        inputs: vec![normal(1, (3, 7, 11))],
+        f: Box::new(move |t| {
+            let x = t[0].to_dtype(dtype)?;
+            ops::dropout(&x, 0.3, &mut Rng::new(2))?.to_dtype(DType::F32).map_err(Into::into)
+        }),
+    }
 }

@@ -1,52 +1,76 @@
 //! Kernels on a GPU, compiled when they are first used, by NVRTC, for whatever GPU is there.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, PoisonError};
 
+use candle_core::cuda::cudarc::driver::sys::CUmemPool_attribute;
 use candle_core::cuda::cudarc::driver::{
-    CudaFunction, DevicePtr, DriverError, LaunchConfig, PushKernelArg, result, sys,
+    CudaContext, CudaFunction, DevicePtr, DriverError, LaunchConfig, PushKernelArg, result, sys,
 };
 use candle_core::cuda::{CudaDevice, CudaStorageSlice, DeviceId, WrapErr, cudarc::nvrtc};
 use candle_core::{CudaStorage, Device, Result, bail};
+
+use crate::gpu::Gpu;
 
 use super::{Argument, COMMON, Element, Launch, Source, THREADS};
 
 /// The GPU of this number.
 pub(crate) fn open(ordinal: usize) -> Result<Device> {
-    let device = Device::new_cuda(ordinal)?;
+    let device = Device::new_cuda_with_stream(ordinal)?;
     super::install();
     keep_memory(device.as_cuda_device()?);
-    // SAFETY: the device has one stream, on which everything that happens to its memory happens in order. So nothing has to be
-    // recorded for other streams, which would take two events for each tensor.
+    // SAFETY: the device has one stream for all threads, on which everything that happens to its memory happens in order. So
+    // nothing has to be recorded for other streams, which would take two events for each tensor.
     unsafe { device.as_cuda_device()?.disable_event_tracking() };
     Ok(device)
 }
 
-/// Where a device takes memory from, and gives it back to.
-fn pool(device: &CudaDevice) -> std::result::Result<sys::CUmemoryPool, DriverError> {
-    let stream = device.cuda_stream();
+/// How many GPUs there are.
+pub(crate) fn count() -> std::result::Result<usize, DriverError> {
+    Ok(usize::try_from(CudaContext::device_count()?).unwrap_or(0))
+}
+
+/// What is known of a GPU.
+pub(crate) fn gpu(ordinal: usize) -> std::result::Result<Gpu, DriverError> {
+    let context = CudaContext::new(ordinal)?;
+    let (free, total) = context.mem_get_info()?;
+    let of_pool = |attribute| pool(&context).and_then(|pool| bytes_of(pool, attribute)).unwrap_or(0) as usize;
+    let held = of_pool(CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT);
+    let reserved = of_pool(CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT);
+    let (name, capability) = (context.name()?, context.compute_capability()?);
+    Ok(Gpu { name, capability, free, total, held, kept: reserved.saturating_sub(held) })
+}
+
+/// Where a GPU takes the memory of tensors from, and gives it back to.
+fn pool(context: &CudaContext) -> std::result::Result<sys::CUmemoryPool, DriverError> {
     // SAFETY: the device is one that the driver has opened.
-    unsafe { result::device::get_default_mem_pool(stream.context().cu_device()) }
+    unsafe { result::device::get_default_mem_pool(context.cu_device()) }
+}
+
+/// A number of bytes that a pool knows.
+fn bytes_of(pool: sys::CUmemoryPool, attribute: CUmemPool_attribute) -> std::result::Result<u64, DriverError> {
+    let mut bytes = 0u64;
+    // SAFETY: the pool is that of a device, and the value a number of 64 bits, as all that are asked for are.
+    unsafe { result::mem_pool::get_attribute(pool, attribute, (&raw mut bytes).cast()) }?;
+    Ok(bytes)
 }
 
 /// Let the pool keep what tensors give back: else it all goes to the driver whenever the host waits for something, and has to be
 /// asked for again. An old driver that cannot do that is none the worse.
 fn keep_memory(device: &CudaDevice) {
     let mut all = u64::MAX;
-    if let Ok(pool) = pool(device) {
-        let threshold = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
-        // SAFETY: the pool is the device's own, and the value a number of 64 bits, as this attribute is.
+    if let Ok(pool) = pool(device.cuda_stream().context()) {
+        let threshold = CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+        // SAFETY: as in `bytes_of`.
         let _ = unsafe { result::mem_pool::set_attribute(pool, threshold, (&raw mut all).cast()) };
     }
 }
 
 /// The most bytes that tensors have held on a device at a time.
 pub(crate) fn peak_memory(device: &CudaDevice) -> Result<u64> {
-    let mut bytes = 0u64;
-    let highest = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH;
-    // SAFETY: as in `keep_memory`.
-    unsafe { result::mem_pool::get_attribute(pool(device).w()?, highest, (&raw mut bytes).cast()) }.w()?;
-    Ok(bytes)
+    let pool = pool(device.cuda_stream().context()).w()?;
+    bytes_of(pool, CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH).w()
 }
 
 /// A kernel on a device.
@@ -56,12 +80,30 @@ thread_local! {
     static FUNCTIONS: RefCell<HashMap<Key, CudaFunction>> = RefCell::new(HashMap::new());
 }
 
-/// What NVRTC makes of a source.
+/// What NVRTC makes of a source, for all threads.
 fn compiled(source: &Source, element: Element) -> Result<String> {
+    static COMPILED: Mutex<BTreeMap<(&str, Element), String>> = Mutex::new(BTreeMap::new());
+    let mut compiled = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(ptx) = compiled.get(&(source.name, element)) {
+        return Ok(ptx.clone());
+    }
     match nvrtc::compile_ptx([element.definition(), COMMON, source.text].concat()) {
-        Ok(ptx) => Ok(ptx.to_src()),
+        Ok(ptx) => Ok(compiled.entry((source.name, element)).or_insert(ptx.to_src()).clone()),
         Err(error) => bail!("{} does not compile: {error}", source.name),
     }
+}
+
+/// Compile every source in both types, which takes no GPU.
+pub(crate) fn compile_all() -> Result<()> {
+    for source in super::SOURCES {
+        for element in [Element::F32, Element::Bf16] {
+            let ptx = compiled(source, element)?;
+            if let Some(kernel) = source.kernels.iter().find(|kernel| !ptx.contains(&format!(".entry {kernel}("))) {
+                bail!("{} has no kernel `{kernel}`", source.name);
+            }
+        }
+    }
+    Ok(())
 }
 
 fn function(device: &CudaDevice, launch: &Launch) -> Result<CudaFunction> {
@@ -113,23 +155,4 @@ pub(super) fn address(storage: &CudaStorage) -> Result<u64> {
         CudaStorageSlice::F64(slice) => slice.device_ptr(&stream).0,
         _ => bail!("a kernel got a type that it does not know"),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::SOURCES;
-    use super::*;
-
-    /// NVRTC needs no GPU.
-    #[test]
-    fn the_kernels_compile() {
-        for source in SOURCES {
-            for element in [Element::F32, Element::Bf16] {
-                let ptx = compiled(source, element).unwrap();
-                for kernel in source.kernels {
-                    assert!(ptx.contains(&format!(".entry {kernel}(")), "{kernel}");
-                }
-            }
-        }
-    }
 }

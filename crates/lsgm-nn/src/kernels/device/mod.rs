@@ -10,7 +10,7 @@ mod cuda;
 mod upload;
 
 #[cfg(feature = "cuda")]
-pub(crate) use cuda::{open, peak_memory};
+pub(crate) use cuda::{compile_all, count, gpu, open, peak_memory};
 
 use std::cell::Cell;
 use std::ffi::c_void;
@@ -63,7 +63,7 @@ sources! {
 }
 
 /// The type of activations that a kernel is compiled for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Element {
     /// Single precision.
     F32,

@@ -6,10 +6,12 @@
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 
-use candle_core::cuda::cudarc::driver::PinnedHostSlice;
-use candle_core::cuda::{CudaDType, CudaDevice, DeviceId, WrapErr};
+use candle_core::cuda::cudarc::driver::{CudaEvent, PinnedHostSlice, result};
+use candle_core::cuda::{CudaDevice, DeviceId, WrapErr};
 use candle_core::op::BackpropOp;
-use candle_core::{CpuStorage, Device, Result, Storage, Tensor};
+use candle_core::{Device, Result, Storage, Tensor};
+
+use super::{address, cuda, fresh_storage};
 
 /// Bytes from which on a copy from ordinary memory may wait.
 const SMALL: usize = 64 * 1024;
@@ -20,10 +22,17 @@ const UNDER_WAY: usize = 16;
 /// The most bytes of memory that stays where it is.
 const MOST: usize = 1 << 28;
 
-/// Memory that stays where it is, by device and number of elements, the longest unused first.
+/// Memory that stays where it is.
+struct Stage {
+    memory: PinnedHostSlice<u8>,
+    /// Happens when the GPU has fetched what was last there.
+    fetched: Option<CudaEvent>,
+}
+
+/// Memory by device and number of bytes, the longest unused first.
 #[derive(Default)]
 struct Stages {
-    free: HashMap<(DeviceId, usize), VecDeque<PinnedHostSlice<f32>>>,
+    free: HashMap<(DeviceId, usize), VecDeque<Stage>>,
     bytes: usize,
 }
 
@@ -32,34 +41,36 @@ thread_local! {
 }
 
 pub(super) fn upload(x: &Tensor, device: &CudaDevice) -> Result<Tensor> {
-    let (storage, layout) = x.storage_and_layout();
-    let values = match (&*storage, layout.contiguous_offsets()) {
-        (Storage::Cpu(CpuStorage::F32(values)), Some((start, end))) if (end - start) * 4 > SMALL => &values[start..end],
-        _ => return x.to_device(&Device::Cuda(device.clone())),
-    };
-    let Some(mut stage) = STAGES.with_borrow_mut(|stages| stages.take(device, values.len()))? else {
-        return x.to_device(&Device::Cuda(device.clone()));
-    };
-    // Waits where the GPU has not yet fetched what was there.
-    stage.as_mut_slice().w()?.copy_from_slice(values);
-    let copy = device.cuda_stream().clone_htod(&stage).w()?;
-    STAGES.with_borrow_mut(|stages| stages.free.entry((device.id(), values.len())).or_default().push_back(stage));
-    let storage = Storage::Cuda(f32::wrap_cuda_slice(copy, device.clone()));
-    Ok(Tensor::from_storage(storage, x.shape(), BackpropOp::none(), false))
+    let x = x.contiguous()?;
+    let bytes = x.elem_count() * x.dtype().size_in_bytes();
+    let stage = STAGES.with_borrow_mut(|stages| if bytes > SMALL { stages.take(device, bytes) } else { None });
+    let Some(mut stage) = stage else { return x.to_device(&Device::Cuda(device.clone())) };
+    if let Some(fetched) = stage.fetched.take() {
+        fetched.synchronize().w()?;
+    }
+    // SAFETY: the elements of a contiguous tensor, which `x` keeps alive.
+    let values = unsafe { std::slice::from_raw_parts(address(&x)? as *const u8, bytes) };
+    stage.memory.as_mut_slice().w()?.copy_from_slice(values);
+    let (stream, storage) = (device.cuda_stream(), fresh_storage(device, x.shape(), x.dtype())?);
+    stream.context().bind_to_thread().w()?;
+    let to = cuda::address(&storage)?;
+    // SAFETY: there are as many bytes at `to`; the memory that they come from stays until the event that follows.
+    unsafe { result::memcpy_htod_async(to, stage.memory.as_slice().w()?, stream.cu_stream()) }.w()?;
+    stage.fetched = Some(stream.record_event(None).w()?);
+    STAGES.with_borrow_mut(|stages| stages.free.entry((device.id(), bytes)).or_default().push_back(stage));
+    Ok(Tensor::from_storage(Storage::Cuda(storage), x.shape(), BackpropOp::none(), false))
 }
 
 impl Stages {
-    /// Memory for so many elements, if there is some left.
-    fn take(&mut self, device: &CudaDevice, length: usize) -> Result<Option<PinnedHostSlice<f32>>> {
-        let free = self.free.entry((device.id(), length)).or_default();
-        if free.len() >= UNDER_WAY || (self.bytes + 4 * length > MOST && !free.is_empty()) {
-            return Ok(free.pop_front());
+    /// Memory for so many bytes, if there is some.
+    fn take(&mut self, device: &CudaDevice, bytes: usize) -> Option<Stage> {
+        let free = self.free.entry((device.id(), bytes)).or_default();
+        if free.len() >= UNDER_WAY || self.bytes + bytes > MOST {
+            return free.pop_front();
         }
-        if self.bytes + 4 * length > MOST {
-            return Ok(None);
-        }
-        self.bytes += 4 * length;
-        // SAFETY: the only caller writes every element before one is read.
-        Ok(Some(unsafe { device.cuda_stream().context().alloc_pinned::<f32>(length) }.w()?))
+        // SAFETY: the only caller writes every byte before one is read.
+        let memory = unsafe { device.cuda_stream().context().alloc_pinned::<u8>(bytes) }.ok()?;
+        self.bytes += bytes;
+        Some(Stage { memory, fetched: None })
     }
 }

@@ -29,7 +29,7 @@ pub(super) use tables::{embedding, pick, rotary};
 pub(super) use weights::{spectral_norms, weight_norm};
 
 use candle_core::Tensor;
-use lsgm_core::Result;
+use lsgm_core::{Result, upload};
 
 use crate::full_precision;
 
@@ -46,7 +46,7 @@ fn filled(x: &Tensor, value: f64) -> Result<Tensor> {
 /// `f64` constants of a shape, in the type and on the device of `like`.
 fn constant(values: Vec<f64>, shape: impl Into<candle_core::Shape>, like: &Tensor) -> Result<Tensor> {
     let host = Tensor::from_vec(values, shape.into(), &candle_core::Device::Cpu)?;
-    Ok(host.to_dtype(like.dtype())?.to_device(like.device())?)
+    upload(&host.to_dtype(like.dtype())?, like.device())
 }
 
 /// `[C]` as `[1, C, 1, ..]`, to be broadcast over `[B, C, ..]` of `rank` dimensions.
