@@ -1,7 +1,7 @@
 """Time and memory of lsgm's operations against PyTorch's, on this machine's CPU: writes benches/RESULTS.md. With `--device
-cuda`, on its GPU (bf16 products on both sides, PyTorch channels-last, with `--compile` compiled): benches/RESULTS-GPU.md.
+cuda`, on its GPU (bf16 on both sides, PyTorch channels-last, with `--compile` compiled): benches/RESULTS-GPU.md.
 
-    python -m venv /tmp/torch && /tmp/torch/bin/pip install torch numpy
+    python -m venv /tmp/torch && /tmp/torch/bin/pip install torch numpy scipy
     /tmp/torch/bin/python benches/compare/compare.py
 
 Both sides stay alive and answer one measurement a request, in turn, so that whatever else the machine does meets both
@@ -70,19 +70,15 @@ def build(device):
     return paths[-1]
 
 
-def measure_times(rows, sides, rounds, seconds):
-    """For each row the (PyTorch, lsgm) milliseconds of every round."""
-    times = {row["name"]: [] for row in rows}
-    for i in range(rounds):
-        print(f"round {i + 1} of {rounds}", file=sys.stderr)
-        for row in rows:
-            # Who goes first changes from round to round.
-            order = [0, 1] if i % 2 == 0 else [1, 0]
-            pair = [0.0, 0.0]
-            for side in order:
-                pair[side] = sides[side].ask(row, "time", seconds)
-            times[row["name"]].append(pair)
-    return times
+def measure_times(rows, sides, round_number, seconds, times):
+    """One round: for each row the (PyTorch, lsgm) milliseconds are added to `times`."""
+    for row in rows:
+        # Who goes first changes from round to round.
+        order = [0, 1] if round_number % 2 == 0 else [1, 0]
+        pair = [0.0, 0.0]
+        for side in order:
+            pair[side] = sides[side].ask(row, "time", seconds)
+        times[row["name"]].append(pair)
 
 
 def measure_memory(rows, commands, arguments):
@@ -165,8 +161,28 @@ def table(rows, measured):
             )
             if memory[1] > goal:
                 missed.append(f"* {row['name']}: {memory[1]:.0f} MiB where {goal} are wanted.")
+        if memory and "memory_share" in row:
+            goal, share = row["memory_share"], memory[1] / memory[0]
+            notes.append(f"* {row['name']}: {share:.2f} of what PyTorch's tensors took, where {goal:.1f} is wanted.")
+            if share > goal:
+                missed.append(f"* {row['name']}: {share:.2f} of PyTorch's memory where {goal:.1f} is wanted.")
     memory = ["", "## Memory", "", *notes] if notes else []
     return lines + memory + ["", "## Rows above their goal", "", *(missed or ["None."])]
+
+
+def mode(arguments):
+    """What both sides compute with, and what their memory is."""
+    if arguments.device == "cpu":
+        return [
+            "Memory is the peak above that of the idle process, in a process of its own. The threads of both sides stay awake between",
+            "operations: PyTorch's do so by themselves, lsgm's while an `Awake` lives.",
+        ]
+    compiled = "`torch.compile`" if arguments.compile else "eager"
+    return [
+        f"PyTorch: {compiled}, channels-last, autocast to bf16 around the whole step, optimizers of the steps as they come; lsgm:",
+        "`precision = \"bf16\"`. Sampling is in TF32 on both sides. Memory is the most that tensors held, in a process of its own. The",
+        "goal of `configs/mnist.toml` (a test NELBO of at most 81.5 nats after 25 minutes on an H200) is for `lsgm train`.",
+    ]
 
 
 def report(rows, measured, description, arguments):
@@ -178,14 +194,27 @@ def report(rows, measured, description, arguments):
         "Written by `python benches/compare/compare.py`; `benches/compare/rows.json` has the shapes, `networks.py` the networks",
         f"of the last rows. Times are medians of {rounds} rounds or more that both sides take in turn; the ratio is that of the",
         "medians, and the column after it has the smallest and the largest of the rounds' ratios: the noise of this machine.",
-        "Memory is the peak above that of the idle process, in a process of its own. The threads of both sides stay awake between",
-        "operations: PyTorch's do so by themselves, lsgm's while an `Awake` lives.",
+        *mode(arguments),
         "",
         *description,
         f"* both sides on {arguments.threads} threads; measured on {' and '.join(dates)}",
         "",
         *table(rows, measured),
     ]
+
+
+def rows_for(device):
+    """The rows of a device: on a GPU with what stands under `gpu` in the place of what stands beside it."""
+    rows = json.loads((HERE / "rows.json").read_text())
+    if device == "cpu":
+        return [row for row in rows if not row.get("gpu_alone")]
+    # Goals for memory that are numbers are the CPU's.
+    return [{key: row[key] for key in row if key not in ("gpu", "memory_goal")} | row.get("gpu", {}) for row in rows]
+
+
+def wants_memory(row, device):
+    """On a GPU a process of its own takes long to start: there only for rows whose memory has a goal."""
+    return device == "cpu" or "memory_share" in row
 
 
 def main():
@@ -208,28 +237,35 @@ def main():
     arguments.store = arguments.store or ROOT / "target" / f"compare{kind}.json"
     arguments.out = arguments.out or ROOT / "benches" / f"RESULTS{kind}.md"
 
-    all_rows = json.loads((HERE / "rows.json").read_text())
-    if arguments.device != "cpu":
-        all_rows = [row | {"name": row["name"].replace("32 images", "128 images"), "batch": 128} if "batch" in row else row for row in all_rows]
+    all_rows = rows_for(arguments.device)
     rows = [row for row in all_rows if re.search(arguments.rows, row["name"])]
     commands = [[arguments.python, str(HERE / "pytorch.py")], [arguments.rust or build(arguments.device)]]
     measured = json.loads(arguments.store.read_text()) if arguments.store.exists() else {}
     entries = [measured.setdefault(row["name"], {"times": [], "memory": []}) for row in rows]
     if not arguments.no_times:
         sides = [Side(command, arguments) for command in commands]
-        times = measure_times(rows, sides, arguments.rounds, arguments.seconds)
+        times = {row["name"]: [] for row in rows}
+        for i in range(arguments.rounds):
+            print(f"round {i + 1} of {arguments.rounds}", file=sys.stderr)
+            measure_times(rows, sides, i, arguments.seconds, times)
+            for row, entry in zip(rows, entries):
+                entry |= {"times": times[row["name"]], "date": str(date.today())}
+            write(all_rows, measured, arguments)
         for side in sides:
             side.close()
-        for row, entry in zip(rows, entries):
-            entry |= {"times": times[row["name"]], "date": str(date.today())}
     if not arguments.no_memory:
-        memory = measure_memory(rows, commands, arguments)
+        memory = measure_memory([row for row in rows if wants_memory(row, arguments.device)], commands, arguments)
         for row, entry in zip(rows, entries):
-            entry["memory"] = memory[row["name"]]
+            entry["memory"] = memory.get(row["name"], [])
+    write(all_rows, measured, arguments)
+    print("\n".join(table(rows, measured)))
+
+
+def write(all_rows, measured, arguments):
+    """Keep the measurements, and write the table of all that there are."""
     arguments.store.parent.mkdir(exist_ok=True)
     arguments.store.write_text(json.dumps(measured))
     missing = [row["name"] for row in all_rows if not measured.get(row["name"], {}).get("times")]
-    print("\n".join(table([row for row in rows if row["name"] not in missing], measured)))
     rows = [row for row in all_rows if row["name"] not in missing]
     remark = [f"* {arguments.remark}"] if arguments.remark else []
     lines = report(rows, measured, machine(arguments.python, arguments.device) + remark, arguments)

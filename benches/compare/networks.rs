@@ -3,8 +3,9 @@
 use candle_core::{DType, Tensor};
 use lsgm::image::{ImageShape, Nvae, NvaeConfig};
 use lsgm::nn::optim::{Gradients, Optimizer, OptimizerConfig, OptimizerKind};
-use lsgm::nn::{backward, with_checkpoints};
+use lsgm::nn::{Precision, backward, with_checkpoints, with_precision};
 use lsgm::prior::networks::NcsnppConfig;
+use lsgm::prior::solvers::{Rk45Options, probability_flow_rk45};
 use lsgm::prior::{NetworkConfig, Prior, PriorConfig, SdeConfig, Weighting};
 use lsgm::{Autoencoder, Encoder, ParamStore, Pass, Result, Rng};
 use serde::Deserialize;
@@ -45,6 +46,12 @@ impl Sizes {
         Nvae::new(&config, ImageShape { channels: 1, height: 28, width: 28, bits: 1 }, &store.root())
     }
 
+    fn prior(&self) -> PriorConfig {
+        let network = NcsnppConfig { channels: self.prior_channels, blocks: self.blocks, ..Default::default() };
+        let sde = SdeConfig::Geometric { sigma2_min: 3e-5, sigma2_max: 0.999, sigma2_0: 3e-5 };
+        PriorConfig { sde, network: NetworkConfig::Ncsnpp(network), ..Default::default() }
+    }
+
     /// Binary images.
     fn images(&self) -> Result<Tensor> {
         let noise = Rng::new(2).normal_tensor((self.batch, 1, 28, 28), DType::F32, device()?)?;
@@ -77,10 +84,7 @@ pub(crate) fn nvae(sizes: &Sizes) -> Result<Step> {
 pub(crate) fn lsgm(sizes: &Sizes) -> Result<Step> {
     let store = ParamStore::new(DType::F32, device()?, Rng::new(1));
     let (model, x, mut rng) = (sizes.autoencoder(&store)?, sizes.images()?, Rng::new(3));
-    let network = NcsnppConfig { channels: sizes.prior_channels, blocks: sizes.blocks, ..Default::default() };
-    let sde = SdeConfig::Geometric { sigma2_min: 3e-5, sigma2_max: 0.999, sigma2_0: 3e-5 };
-    let config = PriorConfig { sde, network: NetworkConfig::Ncsnpp(network), ..Default::default() };
-    let prior = Prior::new(&config, model.latent_shape(), &store.root().pp("prior"))?;
+    let prior = Prior::new(&sizes.prior(), model.latent_shape(), &store.root().pp("prior"))?;
     let recompute = sizes.recompute;
     let mut optimizers =
         [optimizer(OptimizerKind::Adamax, &store, false)?, optimizer(OptimizerKind::Adam, &store, true)?];
@@ -99,5 +103,21 @@ pub(crate) fn lsgm(sizes: &Sizes) -> Result<Step> {
             optimizer.step(&gradients, 1e-4, 1.0, None)?;
         }
         Ok(())
+    }))
+}
+
+/// Latents from noise to data by the probability-flow ODE at tolerance 1e-5, products in TF32 on a GPU. An untrained prior is
+/// next to N(0, I), for which the flow stands still: a noise level that moves the latents makes both sides work.
+pub(crate) fn sample(sizes: &Sizes) -> Result<Step> {
+    let store = ParamStore::new(DType::F32, device()?, Rng::new(1));
+    let shape = sizes.autoencoder(&store)?.latent_shape();
+    let prior = Prior::new(&sizes.prior(), shape, &store.frozen_root().pp("prior"))?;
+    let z1 = (prior.sample_base(sizes.batch, 1.0, DType::F32, device()?, &mut Rng::new(2))? * 2.0)?;
+    let options = Rk45Options::with_tolerance(1e-5);
+    Ok(Box::new(move || {
+        with_precision(Precision::Tf32, || {
+            probability_flow_rk45(&prior, &z1, 1.0, 1e-5, &options, &mut |_| Ok(()))?;
+            Ok(())
+        })
     }))
 }

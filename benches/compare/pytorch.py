@@ -117,6 +117,7 @@ BUILD = {
     "adamw": adamw,
     "nvae": networks.nvae,
     "lsgm": networks.lsgm,
+    "sample": networks.sample,
 }
 
 

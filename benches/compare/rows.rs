@@ -63,6 +63,7 @@ pub(crate) enum Row {
     },
     Nvae(Sizes),
     Lsgm(Sizes),
+    Sample(Sizes),
 }
 
 /// Shapes and numbers of a convolution.
@@ -140,6 +141,7 @@ impl Row {
             Self::AdamW { tensors, elements } => adamw(tensors, elements),
             Self::Nvae(sizes) => networks::nvae(&sizes),
             Self::Lsgm(sizes) => networks::lsgm(&sizes),
+            Self::Sample(sizes) => networks::sample(&sizes),
         }
     }
 }

@@ -177,6 +177,10 @@ pub(crate) struct SolverChoice {
     /// Items drawn for each one wanted, of which the least surprising is kept, in place of sample.candidates
     #[arg(long, value_name = "N", value_parser = positive())]
     pub(crate) candidates: Option<usize>,
+
+    /// In which numbers a GPU computes, in place of sample.precision
+    #[arg(long, value_name = "NAME", value_parser = ["f32", "tf32", "bf16"])]
+    pub(crate) precision: Option<String>,
 }
 
 #[derive(Debug, Args)]

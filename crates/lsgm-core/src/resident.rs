@@ -33,12 +33,13 @@ impl Resident {
         for start in (0..items).step_by(STRETCH) {
             let indices: Vec<usize> = (start..items.min(start + STRETCH)).collect();
             let stretch = read(&indices)?;
-            let bytes = stretch.x.elem_count() / indices.len() * items * stretch.x.dtype().size_in_bytes();
-            // The stretches and what is made of them are there at one time.
-            if 2 * bytes > limit {
+            let elements = stretch.x.elem_count() / indices.len() * items;
+            // The stretches and what is made of them are there at one time; a GPU counts elements by 32 bits.
+            if 2 * elements * stretch.x.dtype().size_in_bytes() > limit || u32::try_from(elements).is_err() {
                 return Ok(None);
             }
-            stretches.push(stretch.to_device(device)?);
+            let labels = stretch.labels.map(|labels| labels.to_device(device)).transpose()?;
+            stretches.push(Batch { x: stretch.x.to_device(device)?, labels });
         }
         let x: Vec<&Tensor> = stretches.iter().map(|s| &s.x).collect();
         let labels: Option<Vec<&Tensor>> = stretches.iter().map(|s| s.labels.as_ref()).collect();

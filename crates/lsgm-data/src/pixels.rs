@@ -97,11 +97,10 @@ impl Dataset for PixelImages {
 /// Images as their bytes, `[n, C, H, W]`.
 pub(crate) fn byte_batch(images: &dyn Images, indices: &[usize]) -> lsgm_core::Result<Batch> {
     let size = images.size();
-    let (mut x, mut labels) = (vec![0; indices.len() * size.bytes()], Vec::with_capacity(indices.len()));
-    for (index, pixels) in indices.iter().zip(x.chunks_exact_mut(size.bytes().max(1))) {
-        labels.extend(images.read(*index, pixels)?);
-    }
-    image_batch(x, size, indices.len(), labels)
+    let mut x = vec![0; indices.len() * size.bytes()];
+    let pixels = x.par_chunks_exact_mut(size.bytes().max(1)).zip(indices);
+    let labels = pixels.map(|(pixels, index)| images.read(*index, pixels)).collect::<Result<Vec<_>>>()?;
+    image_batch(x, size, indices.len(), labels.into_iter().flatten().collect())
 }
 
 /// A batch `[n, C, H, W]` of values one image after another, with a label for each image or for none.

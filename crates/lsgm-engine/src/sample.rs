@@ -2,7 +2,8 @@ use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
 use lsgm_core::{Latents, Likelihood, Pass, Result, Rng};
-use lsgm_prior::solvers::{self, Rk45Options, probability_flow_rk45};
+use lsgm_nn::with_precision;
+use lsgm_prior::solvers::{self, Rk45Options, Step, probability_flow_rk45};
 
 use crate::candidates::{Candidates, surprise};
 use crate::config::SampleConfig;
@@ -24,6 +25,17 @@ pub struct Samples {
 /// Draw `count` items: noise at t = 1, the configured solver to t = 0, the decoder; where the config asks for several
 /// candidates, the least surprising of these. `progress` is told the share that is done.
 pub fn sample(
+    model: &Model,
+    count: usize,
+    config: &SampleConfig,
+    device: &Device,
+    rng: &mut Rng,
+    progress: &mut dyn FnMut(f64),
+) -> Result<Samples> {
+    with_precision(config.precision, || draw(model, count, config, device, rng, progress))
+}
+
+fn draw(
     model: &Model,
     count: usize,
     config: &SampleConfig,
@@ -94,10 +106,12 @@ pub fn film(
     let z1 = model.prior.sample_base(count, config.temperature, DType::F32, device, rng)?;
     let mut moments = vec![z1.clone()];
     let prior = config.guided(&model.prior);
-    let (z0, nfe) = solvers::sample(&prior, &z1, &config.solver(), rng, &mut |step| {
+    let mut keep = |step: &Step<'_>| {
         moments.push(step.z.to_dtype(DType::F32)?);
         Ok(())
-    })?;
+    };
+    let (z0, nfe) =
+        with_precision(config.precision, || solvers::sample(&prior, &z1, &config.solver(), rng, &mut keep))?;
     // The result may lie one denoising step beyond the last moment.
     if let Some(last) = moments.last_mut() {
         *last = z0;

@@ -25,7 +25,8 @@ pub fn backward(loss: &Tensor) -> Result<GradStore> {
     let mut store = one_pass(loss)?;
     while let Some(segment) = last_segment() {
         if let Some(gradient) = store.remove(segment.output()) {
-            store.extend(one_pass(&(segment.again()? * &gradient)?.sum_all()?)?)?;
+            // A pass starts from the sum of all elements, which nobody has to know.
+            store.extend(one_pass(&(segment.again()? * &gradient)?)?)?;
         }
     }
     Ok(store)

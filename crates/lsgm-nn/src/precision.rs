@@ -11,12 +11,15 @@ use crate::ops::has_kernel;
 /// In which numbers a GPU keeps activations and multiplies matrices.
 ///
 /// Parameters, statistics, losses and the optimizer's state are `f32` in either case. A CPU always computes in `f32`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Precision {
     /// Single precision.
     #[default]
     F32,
+    /// Factors of products rounded to ten binary digits by GPUs that know TF32 (from compute capability 8.0 on), all else in
+    /// `f32`.
+    Tf32,
     /// Activations and factors of products in `bf16`, sums in `f32`.
     Bf16,
 }
@@ -38,7 +41,7 @@ pub(crate) fn precision() -> Precision {
 /// # Errors
 /// A failed tensor operation.
 pub fn lower_precision(x: &Tensor) -> Result<Tensor> {
-    if precision() == Precision::F32 || x.dtype() != DType::F32 || has_kernel(x) {
+    if precision() != Precision::Bf16 || x.dtype() != DType::F32 || has_kernel(x) {
         return Ok(x.clone());
     }
     Ok(x.to_dtype(DType::BF16)?)
@@ -58,9 +61,16 @@ pub fn with_precision<R>(precision: Precision, f: impl FnOnce() -> R) -> R {
     struct Outer(Precision);
     impl Drop for Outer {
         fn drop(&mut self) {
-            PRECISION.set(self.0);
+            set(self.0);
         }
     }
-    let _outer = Outer(PRECISION.replace(precision));
+    let _outer = Outer(set(precision));
     f()
+}
+
+/// Compute in `precision` from now on; returns what was before.
+fn set(precision: Precision) -> Precision {
+    // candle has one word for all threads.
+    candle_core::cuda::set_gemm_reduced_precision_f32(precision == Precision::Tf32);
+    PRECISION.replace(precision)
 }

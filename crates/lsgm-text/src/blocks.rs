@@ -68,9 +68,10 @@ impl Block {
 fn causal_attention(q: &Tensor, k: &Tensor, v: &Tensor, scale: f64) -> Result<Tensor> {
     let length = q.dim(2)?;
     let scores = (q.contiguous()?.matmul(&k.transpose(2, 3)?.contiguous()?)? * scale)?;
-    let hidden: Vec<f32> =
-        (0..length * length).map(|i| if i % length > i / length { f32::NEG_INFINITY } else { 0.0 }).collect();
-    let hidden = upload(&Tensor::from_vec(hidden, (length, length), &Device::Cpu)?, q.device())?.to_dtype(q.dtype())?;
+    let places = upload(&Tensor::arange(0u32, length as u32, &Device::Cpu)?, q.device())?;
+    let later = places.unsqueeze(0)?.broadcast_gt(&places.unsqueeze(1)?)?;
+    let zeros = Tensor::zeros((length, length), q.dtype(), q.device())?;
+    let hidden = later.where_cond(&(&zeros - f64::INFINITY)?, &zeros)?;
     Ok(ops::softmax(&scores.broadcast_add(&hidden)?)?.matmul(&v.contiguous()?)?)
 }
 

@@ -41,6 +41,7 @@ pub(super) fn solver_overrides(choice: &SolverChoice) -> Vec<Override> {
         Override::optional("sample.context", "--context", choice.context),
         Override::optional("sample.context_below", "--context-below", choice.context_below),
         Override::optional("sample.candidates", "--candidates", choice.candidates.map(whole)),
+        Override::optional("sample.precision", "--precision", choice.precision.clone()),
     ];
     overrides.into_iter().flatten().collect()
 }

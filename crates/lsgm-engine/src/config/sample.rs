@@ -1,4 +1,5 @@
 use lsgm_core::{Error, Result};
+use lsgm_nn::Precision;
 use lsgm_prior::solvers::{Grid, Solver, SolverConfig};
 use lsgm_prior::{Guidance, Prior, PriorConfig, Sde};
 use serde::{Deserialize, Serialize};
@@ -47,6 +48,8 @@ pub struct SampleConfig {
     pub candidates: usize,
     /// Items that go through the solver together.
     pub batch_size: usize,
+    /// In which numbers a GPU computes while it draws samples; a CPU computes in `f32` always.
+    pub precision: Precision,
 }
 
 impl Default for SampleConfig {
@@ -66,6 +69,7 @@ impl Default for SampleConfig {
             decoder_temperature: 1.0,
             candidates: 1,
             batch_size: 100,
+            precision: Precision::F32,
         }
     }
 }
@@ -93,6 +97,10 @@ impl SampleConfig {
             return Err(Error::config("sample.candidates", message));
         }
         self.solver().validate("sample")?;
+        if self.precision == Precision::Bf16 && self.solver == Solver::Rk45 {
+            let message = "bf16 is coarser than the errors that rk45 steers by: use tf32 or f32, or another solver";
+            return Err(Error::config("sample.precision", message));
+        }
         // Interpolations follow the ODE whatever the solver.
         positive("sample.tolerance", self.tolerance)?;
         not_negative("sample.decoder_temperature", self.decoder_temperature)?;

@@ -1,7 +1,7 @@
 //! Convolutions through cuDNN.
 //!
-//! Which algorithm serves a convolution is asked once. One that adds in another order each time gives way to one that does not,
-//! and one whose workspace finds no memory to one that needs none.
+//! Which algorithm serves a convolution is asked once. One that adds in another order each time gives way to one that does not
+//! where that serves; one whose workspace finds no memory gives way to one that needs none, whatever its order.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -18,14 +18,15 @@ use candle_core::{CudaStorage, DType, Layout, Result, WithDType, bail};
 
 use super::conv::Geometry;
 use crate::ops::Part;
+use crate::precision::{Precision, precision};
 
 thread_local! {
     /// Handles serve the thread that made them.
     static HANDLES: RefCell<HashMap<DeviceId, Arc<Cudnn>>> = RefCell::new(HashMap::new());
 }
 
-/// A convolution on a device, in a type.
-type Key = (DeviceId, Geometry, DType);
+/// A convolution on a device, in a type and with products of a precision.
+type Key = (DeviceId, Geometry, DType, Precision);
 
 /// Algorithms of one operation, each with the bytes that it computes in.
 type Choices<A> = RefCell<HashMap<Key, (A, usize)>>;
@@ -33,6 +34,9 @@ type Choices<A> = RefCell<HashMap<Key, (A, usize)>>;
 /// What cuDNN's three operations have in common.
 trait Operation {
     type Algorithm: Copy + 'static;
+
+    /// One that serves nearly everywhere.
+    const USUAL: Self::Algorithm;
 
     /// One that needs no workspace.
     const THRIFTY: Self::Algorithm;
@@ -53,15 +57,26 @@ trait Operation {
             if let Some(choice) = choices.get(&key) {
                 return Ok(*choice);
             }
-            let fastest = self.fastest()?;
-            let repeatable = Self::repeatable(fastest);
-            let choice = match self.workspace(repeatable) {
-                Ok(bytes) => (repeatable, bytes),
-                Err(_) => (fastest, self.workspace(fastest)?),
-            };
+            let fastest = self.fastest().unwrap_or(Self::USUAL);
+            let choice = self.first_that_serves([Self::repeatable(fastest), fastest, Self::USUAL, Self::THRIFTY])?;
             choices.insert(key, choice);
             Ok(choice)
         })
+    }
+
+    /// An algorithm, and the bytes that it computes in.
+    fn first_that_serves<const N: usize>(&self, algorithms: [Self::Algorithm; N]) -> Result<(Self::Algorithm, usize)> {
+        let mut refusal = None;
+        for algorithm in algorithms {
+            match self.workspace(algorithm) {
+                Ok(bytes) => return Ok((algorithm, bytes)),
+                Err(error) => refusal = Some(error),
+            }
+        }
+        match refusal {
+            Some(error) => Err(error.into()),
+            None => bail!("convolution: no algorithm was asked for"),
+        }
     }
 
     /// The algorithm, and memory for it.
@@ -76,13 +91,14 @@ trait Operation {
 }
 
 macro_rules! operation {
-    ($operation:ident, $algorithm:ident, $choices:ident, $thrifty:ident, [$($another:ident),*] => $repeatable:ident) => {
+    ($operation:ident, $algorithm:ident, $choices:ident, $thrifty:ident, [$($another:ident),*] => $usual:ident) => {
         thread_local! {
             static $choices: Choices<sys::$algorithm> = RefCell::new(HashMap::new());
         }
 
         impl<X: CudnnDataType, C: CudnnDataType, Y: CudnnDataType> Operation for $operation<'_, X, C, Y> {
             type Algorithm = sys::$algorithm;
+            const USUAL: Self::Algorithm = sys::$algorithm::$usual;
             const THRIFTY: Self::Algorithm = sys::$algorithm::$thrifty;
 
             fn choices() -> &'static LocalKey<Choices<Self::Algorithm>> {
@@ -95,7 +111,7 @@ macro_rules! operation {
 
             fn repeatable(algorithm: Self::Algorithm) -> Self::Algorithm {
                 match algorithm {
-                    $(sys::$algorithm::$another => sys::$algorithm::$repeatable,)*
+                    $(sys::$algorithm::$another => Self::USUAL,)*
                     other => other,
                 }
             }
@@ -109,7 +125,7 @@ macro_rules! operation {
 
 operation!(
     ConvForward, cudnnConvolutionFwdAlgo_t, FORWARD, CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_GEMM,
-    [] => CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_GEMM
+    [] => CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM
 );
 operation!(
     ConvBackwardData, cudnnConvolutionBwdDataAlgo_t, DATA_GRADIENT, CUDNN_CONVOLUTION_BWD_DATA_ALGO_0,
@@ -200,11 +216,13 @@ fn launch<T: Element, C: CudnnDataType>(
     let mode = sys::cudnnConvolutionMode_t::CUDNN_CROSS_CORRELATION;
     let mut conv = cudnn.create_conv2d::<C>(pair(g.padding), pair(g.stride), pair(g.dilation), mode)?;
     conv.set_group_count(g.groups as i32)?;
-    // Single precision is single precision: by default cuDNN would round factors to TF32.
-    conv.set_math_type(sys::cudnnMathType_t::CUDNN_FMA_MATH)?;
-    if std::mem::size_of::<T>() == 2 {
-        conv.set_math_type(sys::cudnnMathType_t::CUDNN_TENSOR_OP_MATH)?;
-    }
+    let precision = precision();
+    conv.set_math_type(match (std::mem::size_of::<T>(), precision) {
+        (2, _) => sys::cudnnMathType_t::CUDNN_TENSOR_OP_MATH,
+        (_, Precision::Tf32) => sys::cudnnMathType_t::CUDNN_DEFAULT_MATH,
+        // Single precision is single precision: by default cuDNN rounds factors to TF32.
+        _ => sys::cudnnMathType_t::CUDNN_FMA_MATH,
+    })?;
     let format = sys::cudnnTensorFormat_t::CUDNN_TENSOR_NCHW;
     let planes = |channels: usize, (h, w): (usize, usize)| {
         cudnn.create_4d_tensor::<T>(format, [g.batch, g.groups * channels, h, w].map(|n| n as i32))
@@ -213,7 +231,7 @@ fn launch<T: Element, C: CudnnDataType>(
     let filter = [g.groups * g.cout, g.cin, g.kernel.0, g.kernel.1].map(|n| n as i32);
     let w = cudnn.create_4d_filter::<T>(format, filter)?;
     let scale = (T::from_f64(1.0), T::from_f64(0.0));
-    let key = (device.id(), *g, T::DTYPE);
+    let key = (device.id(), *g, T::DTYPE, precision);
     match part {
         Part::Forward => {
             let op = ConvForward { conv: &conv, x: &x, w: &w, y: &y };

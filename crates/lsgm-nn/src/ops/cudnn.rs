@@ -29,7 +29,7 @@ pub(crate) fn conv_transpose(g: &Geometry, y: &Tensor, w: &Tensor) -> Result<Ten
 /// `f` of contiguous factors of one type, rounded to bf16 where the pass asks for it.
 fn in_precision(a: &Tensor, b: &Tensor, f: impl Fn(&Tensor, &Tensor) -> candle_core::Result<Tensor>) -> Result<Tensor> {
     let (a, b) = (a.contiguous()?, b.contiguous()?);
-    if precision() == Precision::F32 || a.dtype() != DType::F32 {
+    if precision() != Precision::Bf16 || a.dtype() != DType::F32 {
         return Ok(f(&a, &b)?);
     }
     Ok(f(&a.to_dtype(DType::BF16)?, &b.to_dtype(DType::BF16)?)?.to_dtype(DType::F32)?)

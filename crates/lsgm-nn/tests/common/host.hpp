@@ -11,7 +11,6 @@
 
 #define KERNEL static void
 #define DEVICE static inline
-#define UNROLLED
 #define __shared__ static thread_local
 
 struct Place {

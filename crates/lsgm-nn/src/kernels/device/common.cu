@@ -3,8 +3,6 @@
 #ifndef KERNEL
 #define KERNEL extern "C" __global__ void
 #define DEVICE static __device__ inline
-// Some turns of a loop at a time, the reads of all of them first: many reads at a time keep the memory busy.
-#define UNROLLED _Pragma("unroll 8")
 #endif
 
 // Threads of a block, in every kernel.
@@ -75,9 +73,37 @@ DEVICE float largest_over(float own, unsigned lanes) {
 }
 
 // Which of the runs of elements (planes, rows) that `lanes` threads each work on is this thread's.
-DEVICE long long run_of_thread(unsigned lanes) {
-    return (long long)blockIdx.x * (THREADS / lanes) + threadIdx.x / lanes;
+DEVICE int run_of_thread(unsigned lanes) {
+    return (int)(blockIdx.x * (THREADS / lanes) + threadIdx.x / lanes);
 }
+
+// Elements that a thread reads before it uses the first: it takes many reads at a time to keep the memory busy.
+#define TURNS 4
+
+// `use(j, read(j))` for every `lanes`-th j below `end`, from this thread's lane on.
+template <class Value, class Read, class Use>
+DEVICE void in_turns(int lanes, int end, Read read, Use use) {
+    for (int first = threadIdx.x % lanes; first < end; first += TURNS * lanes) {
+        Value values[TURNS];
+        for (int turn = 0; turn < TURNS; turn++) {
+            int j = first + turn * lanes;
+            if (j < end) {
+                values[turn] = read(j);
+            }
+        }
+        for (int turn = 0; turn < TURNS; turn++) {
+            int j = first + turn * lanes;
+            if (j < end) {
+                use(j, values[turn]);
+            }
+        }
+    }
+}
+
+// Two numbers that are read together.
+struct Pair {
+    float a, b;
+};
 
 // Which element this thread works on, where there is one thread for each.
 DEVICE long long element_of_thread() {

@@ -15,14 +15,20 @@ use crate::gpu::Gpu;
 
 use super::{Argument, COMMON, Element, Launch, Source, THREADS};
 
-/// The GPU of this number.
+/// The GPU of this number: one device, however often it is asked for.
 pub(crate) fn open(ordinal: usize) -> Result<Device> {
+    static OPEN: Mutex<BTreeMap<usize, Device>> = Mutex::new(BTreeMap::new());
+    let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(device) = open.get(&ordinal) {
+        return Ok(device.clone());
+    }
     let device = Device::new_cuda_with_stream(ordinal)?;
     super::install();
     keep_memory(device.as_cuda_device()?);
     // SAFETY: the device has one stream for all threads, on which everything that happens to its memory happens in order. So
     // nothing has to be recorded for other streams, which would take two events for each tensor.
     unsafe { device.as_cuda_device()?.disable_event_tracking() };
+    open.insert(ordinal, device.clone());
     Ok(device)
 }
 

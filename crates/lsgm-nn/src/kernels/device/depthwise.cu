@@ -16,10 +16,10 @@ struct Window {
 
 KERNEL depthwise(IN(element) x, IN(element) w, OUT(element) y, int n, WINDOW) {
     GATHER;
-    int i = (int)element_of_thread();
-    if (i >= n) {
+    if (element_of_thread() >= n) {
         return;
     }
+    int i = (int)element_of_thread();
     int column = i % g.out_width, row = i / g.out_width % g.out_height;
     long long plane = i / g.out_width / g.out_height;
     const element *from = x + plane * g.height * g.width;
@@ -37,13 +37,21 @@ KERNEL depthwise(IN(element) x, IN(element) w, OUT(element) y, int n, WINDOW) {
     y[i] = store(sum);
 }
 
+// `place` over `stride`, or -1 where that is no place.
+DEVICE int over(int place, int stride) {
+    if (stride == 1 || place < 0) {
+        return place;
+    }
+    return place % stride == 0 ? place / stride : -1;
+}
+
 // The gradient of x, given that of y; also the transposed convolution of y.
 KERNEL depthwise_data_gradient(IN(element) gy, IN(element) w, OUT(element) dx, int n, WINDOW) {
     GATHER;
-    int i = (int)element_of_thread();
-    if (i >= n) {
+    if (element_of_thread() >= n) {
         return;
     }
+    int i = (int)element_of_thread();
     int column = i % g.width, row = i / g.width % g.height;
     long long plane = i / g.width / g.height;
     const element *from = gy + plane * g.out_height * g.out_width;
@@ -51,14 +59,15 @@ KERNEL depthwise_data_gradient(IN(element) gy, IN(element) w, OUT(element) dx, i
     float sum = 0.0f;
     for (int u = 0; u < g.rows; u++) {
         int r = row + g.row_padding - u * g.row_dilation;
-        if (r < 0 || r % g.row_stride != 0 || r / g.row_stride >= g.out_height) {
+        int out_row = over(r, g.row_stride);
+        if (out_row < 0 || out_row >= g.out_height) {
             continue;
         }
         for (int v = 0; v < g.columns; v++) {
             int c = column + g.column_padding - v * g.column_dilation;
-            if (c >= 0 && c % g.column_stride == 0 && c / g.column_stride < g.out_width) {
-                long long at = (long long)(r / g.row_stride) * g.out_width + c / g.column_stride;
-                sum += load(from[at]) * load(filter[u * g.columns + v]);
+            int out_column = over(c, g.column_stride);
+            if (out_column >= 0 && out_column < g.out_width) {
+                sum += load(from[(long long)out_row * g.out_width + out_column]) * load(filter[u * g.columns + v]);
             }
         }
     }
@@ -73,15 +82,13 @@ KERNEL depthwise_weight_gradient(IN(element) x, IN(element) gy, OUT(element) dw,
     int u = tap / g.columns, v = tap % g.columns;
     int positions = g.out_height * g.out_width;
     double own = 0.0;
-    UNROLLED
     for (int j = threadIdx.x % lanes; j < positions; j += lanes) {
         int r = j / g.out_width * g.row_stride + u * g.row_dilation - g.row_padding;
         int c = j % g.out_width * g.column_stride + v * g.column_dilation - g.column_padding;
         bool inside = r >= 0 && r < g.height && c >= 0 && c < g.width;
-        UNROLLED
         for (int item = threadIdx.x / lanes; inside && item < batch; item += THREADS / lanes) {
             long long plane = (long long)item * g.channels + channel;
-            own += (double)load(gy[plane * positions + j]) * load(x[(plane * g.height + r) * g.width + c]);
+            own += load(gy[plane * positions + j]) * load(x[(plane * g.height + r) * g.width + c]);
         }
     }
     own = sum_over(own, THREADS);

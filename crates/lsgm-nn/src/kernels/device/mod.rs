@@ -58,7 +58,7 @@ sources! {
     SPECTRAL: "spectral.cu", ["power_iteration"];
     ROWS: "rows.cu", [
         "row_norm", "row_data_gradient", "gated_rows", "scaled_rows", "add_row", "column_sums", "column_totals", "softmax",
-        "softmax_gradient", "weight_norm", "weight_norm_gradients",
+        "softmax_gradient", "weight_norm", "weight_norm_gradients", "embedding", "embedding_gradient",
     ];
 }
 
@@ -130,11 +130,13 @@ pub struct Launch {
     pub blocks: u32,
     /// In the order of its parameters.
     pub arguments: Vec<Argument>,
+    /// Whether a size is beyond the numbers of a kernel.
+    too_large: bool,
 }
 
 impl Launch {
     pub(crate) fn new(source: &'static Source, kernel: &'static str, element: Element) -> Self {
-        Self { source, kernel, element, blocks: 0, arguments: Vec::with_capacity(16) }
+        Self { source, kernel, element, blocks: 0, arguments: Vec::with_capacity(16), too_large: false }
     }
 
     pub(crate) fn addresses(mut self, addresses: impl IntoIterator<Item = u64>) -> Self {
@@ -142,8 +144,12 @@ impl Launch {
         self
     }
 
+    /// Sizes, of which kernels calculate with up to a block of threads more.
     pub(crate) fn sizes(mut self, sizes: impl IntoIterator<Item = usize>) -> Self {
-        self.arguments.extend(sizes.into_iter().map(|n| Argument::Int(n as i32)));
+        for size in sizes {
+            self.too_large |= size > (i32::MAX - THREADS as i32) as usize;
+            self.arguments.push(Argument::Int(size as i32));
+        }
         self
     }
 
@@ -167,8 +173,9 @@ impl Launch {
     /// The caller vouches for the arguments: they are those of the kernel, and every address is that of as many elements as
     /// the sizes imply. Every op takes addresses from [`address`] and [`input`], which check that.
     pub(crate) fn run(mut self, device: &Device, threads: usize) -> Result<()> {
-        let Ok(blocks) = i32::try_from(threads.div_ceil(THREADS as usize)) else {
-            bail!("{}: {threads} threads are too many", self.kernel)
+        let blocks = i32::try_from(threads.div_ceil(THREADS as usize));
+        let (Ok(blocks), false) = (blocks, self.too_large) else {
+            bail!("{}: a tensor is too large for a kernel of a GPU", self.kernel)
         };
         self.blocks = blocks as u32;
         if blocks == 0 {

@@ -8,40 +8,33 @@ struct Sizes {
     int batch, channels, positions, groups, lanes;
 };
 
-DEVICE int set_of(Sizes s, long long plane) {
-    int item = (int)(plane / s.channels), c = (int)(plane % s.channels);
+DEVICE int set_of(Sizes s, int plane) {
+    int item = plane / s.channels, c = plane % s.channels;
     return s.groups > 0 ? item * s.groups + c / (s.channels / s.groups) : c;
 }
 
-DEVICE long long sets_of(Sizes s) {
-    return s.groups > 0 ? (long long)s.batch * s.groups : s.channels;
+DEVICE int sets_of(Sizes s) {
+    return s.groups > 0 ? s.batch * s.groups : s.channels;
 }
 
 DEVICE int planes_of_set(Sizes s) {
     return s.groups > 0 ? s.channels / s.groups : s.batch;
 }
 
-DEVICE long long plane_of_set(Sizes s, long long set, int i) {
-    return s.groups > 0 ? set * planes_of_set(s) + i : (long long)i * s.channels + set;
+DEVICE int plane_of_set(Sizes s, int set, int i) {
+    return s.groups > 0 ? set * planes_of_set(s) + i : i * s.channels + set;
 }
 
 // The mean of each plane and its sum of squares about it.
 KERNEL plane_moments(IN(element) x, OUT(double) table, int batch, int channels, int positions, int lanes) {
-    long long plane = run_of_thread(lanes);
-    int end = plane < (long long)batch * channels ? positions : 0;
-    const element *at = x + plane * positions;
+    int plane = run_of_thread(lanes), end = plane < batch * channels ? positions : 0;
+    const element *at = x + (long long)plane * positions;
+    auto read = [&](int j) { return load(at[j]); };
     double own = 0.0;
-    UNROLLED
-    for (int j = threadIdx.x % lanes; j < end; j += lanes) {
-        own += load(at[j]);
-    }
+    in_turns<float>(lanes, end, read, [&](int, float value) { own += value; });
     double mean = sum_over(own, lanes) / positions;
     own = 0.0;
-    UNROLLED
-    for (int j = threadIdx.x % lanes; j < end; j += lanes) {
-        double centred = load(at[j]) - mean;
-        own += centred * centred;
-    }
+    in_turns<float>(lanes, end, read, [&](int, float value) { own += (value - mean) * (value - mean); });
     double squares = sum_over(own, lanes);
     if (end > 0 && threadIdx.x % lanes == 0) {
         table[2 * plane] = mean;
@@ -54,7 +47,7 @@ KERNEL plane_moments(IN(element) x, OUT(double) table, int batch, int channels, 
 KERNEL set_moments(
     IN(double) table, OUT(float) stats, int batch, int channels, int positions, int groups, int lanes, float eps) {
     Sizes s = {batch, channels, positions, groups, lanes};
-    long long set = run_of_thread(lanes);
+    int set = run_of_thread(lanes);
     int planes = planes_of_set(s), end = set < sets_of(s) ? planes : 0;
     double own = 0.0;
     for (int i = threadIdx.x % lanes; i < end; i += lanes) {
@@ -63,7 +56,7 @@ KERNEL set_moments(
     double mean = sum_over(own, lanes) / planes;
     own = 0.0;
     for (int i = threadIdx.x % lanes; i < end; i += lanes) {
-        long long plane = plane_of_set(s, set, i);
+        int plane = plane_of_set(s, set, i);
         double away = table[2 * plane] - mean;
         own += table[2 * plane + 1] + positions * away * away;
     }
@@ -78,17 +71,18 @@ KERNEL normalise(
     IN(element) x, IN(float) gamma, IN(float) beta, IN(float) stats, OUT(element) y, int batch, int channels,
     int positions, int groups, int lanes, int silu) {
     Sizes s = {batch, channels, positions, groups, lanes};
-    long long plane = run_of_thread(lanes);
-    if (plane >= (long long)batch * channels) {
+    int plane = run_of_thread(lanes);
+    if (plane >= batch * channels) {
         return;
     }
-    int set = set_of(s, plane), c = (int)(plane % channels);
+    int set = set_of(s, plane), c = plane % channels;
     float mean = stats[2 * set], scale = stats[2 * set + 1] * gamma[c], shift = beta[c];
-    UNROLLED
-    for (int j = threadIdx.x % lanes; j < positions; j += lanes) {
-        float z = (load(x[plane * positions + j]) - mean) * scale + shift;
-        y[plane * positions + j] = store(silu ? z * sigmoid(z) : z);
-    }
+    long long start = (long long)plane * positions;
+    auto read = [&](int j) { return load(x[start + j]); };
+    in_turns<float>(lanes, positions, read, [&](int j, float value) {
+        float z = (value - mean) * scale + shift;
+        y[start + j] = store(silu ? z * sigmoid(z) : z);
+    });
 }
 
 // What reaches the scaled and shifted numbers of each plane, given the gradient of y: its sum, and its sum times the
@@ -97,23 +91,21 @@ KERNEL plane_slopes(
     IN(element) x, IN(float) gamma, IN(float) beta, IN(float) stats, IN(element) gy, OUT(double) table, int batch,
     int channels, int positions, int groups, int lanes, int silu) {
     Sizes s = {batch, channels, positions, groups, lanes};
-    long long plane = run_of_thread(lanes);
-    bool exists = plane < (long long)batch * channels;
+    int plane = run_of_thread(lanes), end = plane < batch * channels ? positions : 0;
+    int set = end ? set_of(s, plane) : 0, c = plane % channels;
+    float mean = stats[2 * set], rstd = stats[2 * set + 1], scale = gamma[c], shift = beta[c];
+    long long start = (long long)plane * positions;
     double sum = 0.0, product = 0.0;
-    if (exists) {
-        int set = set_of(s, plane), c = (int)(plane % channels);
-        float mean = stats[2 * set], rstd = stats[2 * set + 1];
-        UNROLLED
-        for (int j = threadIdx.x % lanes; j < positions; j += lanes) {
-            float h = (load(x[plane * positions + j]) - mean) * rstd;
-            float g = load(gy[plane * positions + j]) * (silu ? slope_of_silu(gamma[c] * h + beta[c]) : 1.0f);
-            sum += g;
-            product += (double)g * h;
-        }
-    }
+    auto read = [&](int j) { return Pair{load(x[start + j]), load(gy[start + j])}; };
+    in_turns<Pair>(lanes, end, read, [&](int, Pair value) {
+        float h = (value.a - mean) * rstd;
+        float g = value.b * (silu ? slope_of_silu(scale * h + shift) : 1.0f);
+        sum += g;
+        product += (double)g * h;
+    });
     sum = sum_over(sum, lanes);
     product = sum_over(product, lanes);
-    if (exists && threadIdx.x % lanes == 0) {
+    if (end > 0 && threadIdx.x % lanes == 0) {
         table[2 * plane] = sum;
         table[2 * plane + 1] = product;
     }
@@ -121,9 +113,9 @@ KERNEL plane_slopes(
 
 // The gradients of gamma and beta. A channel is the work of `lanes` threads.
 KERNEL channel_slopes(IN(double) table, OUT(float) dgamma, OUT(float) dbeta, int batch, int channels, int lanes) {
-    long long c = run_of_thread(lanes);
+    int c = run_of_thread(lanes);
     double sum = 0.0, product = 0.0;
-    for (long long i = threadIdx.x % lanes; c < channels && i < batch; i += lanes) {
+    for (int i = threadIdx.x % lanes; c < channels && i < batch; i += lanes) {
         sum += table[2 * (i * channels + c)];
         product += table[2 * (i * channels + c) + 1];
     }
@@ -141,11 +133,11 @@ KERNEL set_slopes(
     IN(double) table, IN(float) gamma, OUT(float) means, int batch, int channels, int positions, int groups,
     int lanes) {
     Sizes s = {batch, channels, positions, groups, lanes};
-    long long set = run_of_thread(lanes);
+    int set = run_of_thread(lanes);
     int planes = planes_of_set(s), end = set < sets_of(s) ? planes : 0;
     double sum = 0.0, product = 0.0, n = (double)planes * positions;
     for (int i = threadIdx.x % lanes; i < end; i += lanes) {
-        long long plane = plane_of_set(s, set, i);
+        int plane = plane_of_set(s, set, i);
         sum += gamma[plane % channels] * table[2 * plane];
         product += gamma[plane % channels] * table[2 * plane + 1];
     }
@@ -162,17 +154,18 @@ KERNEL norm_data_gradient(
     IN(element) x, IN(float) gamma, IN(float) beta, IN(float) stats, IN(element) gy, IN(float) means, OUT(element) dx,
     int batch, int channels, int positions, int groups, int lanes, int silu) {
     Sizes s = {batch, channels, positions, groups, lanes};
-    long long plane = run_of_thread(lanes);
-    if (plane >= (long long)batch * channels) {
+    int plane = run_of_thread(lanes);
+    if (plane >= batch * channels) {
         return;
     }
-    int set = set_of(s, plane), c = (int)(plane % channels);
-    float mean = stats[2 * set], rstd = stats[2 * set + 1];
+    int set = set_of(s, plane), c = plane % channels;
+    float mean = stats[2 * set], rstd = stats[2 * set + 1], scale = gamma[c], shift = beta[c];
     float sum = means ? means[2 * set] : 0.0f, product = means ? means[2 * set + 1] : 0.0f;
-    UNROLLED
-    for (int j = threadIdx.x % lanes; j < positions; j += lanes) {
-        float h = (load(x[plane * positions + j]) - mean) * rstd;
-        float g = load(gy[plane * positions + j]) * gamma[c] * (silu ? slope_of_silu(gamma[c] * h + beta[c]) : 1.0f);
-        dx[plane * positions + j] = store(rstd * (g - sum - h * product));
-    }
+    long long start = (long long)plane * positions;
+    auto read = [&](int j) { return Pair{load(x[start + j]), load(gy[start + j])}; };
+    in_turns<Pair>(lanes, positions, read, [&](int j, Pair value) {
+        float h = (value.a - mean) * rstd;
+        float g = value.b * scale * (silu ? slope_of_silu(scale * h + shift) : 1.0f);
+        dx[start + j] = store(rstd * (g - sum - h * product));
+    });
 }

@@ -52,12 +52,10 @@ DEVICE long long element_of_turn(int turn) {
 
 KERNEL apply(IN(element) x, OUT(element) y, long long n, int function) {
     float values[EACH];
-    UNROLLED
     for (int turn = 0; turn < EACH; turn++) {
         long long i = element_of_turn(turn);
         values[turn] = i < n ? load(x[i]) : 0.0f;
     }
-    UNROLLED
     for (int turn = 0; turn < EACH; turn++) {
         long long i = element_of_turn(turn);
         if (i < n) {
@@ -68,13 +66,11 @@ KERNEL apply(IN(element) x, OUT(element) y, long long n, int function) {
 
 KERNEL apply_gradient(IN(element) x, IN(element) gy, OUT(element) dx, long long n, int function) {
     float values[EACH], slopes[EACH];
-    UNROLLED
     for (int turn = 0; turn < EACH; turn++) {
         long long i = element_of_turn(turn);
         values[turn] = i < n ? load(x[i]) : 0.0f;
         slopes[turn] = i < n ? load(gy[i]) : 0.0f;
     }
-    UNROLLED
     for (int turn = 0; turn < EACH; turn++) {
         long long i = element_of_turn(turn);
         if (i < n) {

@@ -1,7 +1,8 @@
 // The numbers of the toolkit's generator, ChaCha with 8 rounds (Bernstein 2008), where they are needed. A number
 // uniform in [0, 1) is the upper 24 bits of a word of the stream: the same that the host would draw.
 //
-// A thread makes one block of 16 words. `key`, `stream` and `position` (in words) are the state of the generator.
+// A thread makes one block of 16 words; the threads share them, so that neighbours write neighbours. `key`, `stream` and
+// `position` (in words) are the state of the generator.
 
 struct Key {
     unsigned words[8];
@@ -57,20 +58,31 @@ DEVICE float uniform(unsigned word) {
     unsigned k0, unsigned k1, unsigned k2, unsigned k3, unsigned k4, unsigned k5, unsigned k6, unsigned k7, \
         unsigned long long stream, unsigned long long position
 
-// The words of this thread; `first` is where the first of them stands among the `n` numbers, less than 0 if it is
-// before.
+// Numbers of a block of threads, and the distance of what one thread makes from one word to the next: from thread to
+// thread, and from word to word of one thread, they lie in other banks of the memory.
+#define NUMBERS (16 * THREADS)
+#define APART (THREADS + 1)
+
+// The numbers of this block of threads, and where the first of them stands among all, less than 0 if it is before.
 #define DRAW \
-    Key key = {{k0, k1, k2, k3, k4, k5, k6, k7}}; \
+    __shared__ float drawn[16 * APART]; \
     unsigned words[16]; \
-    unsigned long long block = position / 16 + (unsigned long long)element_of_thread(); \
-    long long first = (long long)(block * 16 - position); \
-    chacha_block(key, block, stream, words)
+    Key key = {{k0, k1, k2, k3, k4, k5, k6, k7}}; \
+    chacha_block(key, position / 16 + (unsigned long long)element_of_thread(), stream, words); \
+    for (int i = 0; i < 16; i++) { \
+        drawn[i * APART + threadIdx.x] = uniform(words[i]); \
+    } \
+    __syncthreads(); \
+    long long start = (long long)blockIdx.x * NUMBERS - (long long)(position % 16)
+
+// Number `i` of the block of threads.
+#define DRAWN(i) drawn[(i) % 16 * APART + (i) / 16]
 
 KERNEL uniforms(OUT(float) y, long long n, STATE) {
     DRAW;
-    for (int i = 0; i < 16; i++) {
-        if (first + i >= 0 && first + i < n) {
-            y[first + i] = uniform(words[i]);
+    for (int i = threadIdx.x; i < NUMBERS; i += THREADS) {
+        if (start + i >= 0 && start + i < n) {
+            y[start + i] = DRAWN(i);
         }
     }
 }
@@ -78,9 +90,9 @@ KERNEL uniforms(OUT(float) y, long long n, STATE) {
 // y = 0 with probability `p`, else `scale` * x.
 KERNEL dropout(IN(element) x, OUT(element) y, long long n, STATE, float p, float scale) {
     DRAW;
-    for (int i = 0; i < 16; i++) {
-        if (first + i >= 0 && first + i < n) {
-            y[first + i] = store(uniform(words[i]) < p ? 0.0f : scale * load(x[first + i]));
+    for (int i = threadIdx.x; i < NUMBERS; i += THREADS) {
+        if (start + i >= 0 && start + i < n) {
+            y[start + i] = store(DRAWN(i) < p ? 0.0f : scale * load(x[start + i]));
         }
     }
 }

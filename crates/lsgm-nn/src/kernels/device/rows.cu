@@ -15,86 +15,73 @@ DEVICE float summand(const void *shifts, long long i, int modulated) {
 KERNEL row_norm(
     IN(element) x, IN(void) scale, IN(void) shift, OUT(element) y, OUT(float) stats, int rows, int width, int per,
     int lanes, float eps, int centred, int modulated) {
-    long long row = run_of_thread(lanes);
-    int end = row < rows ? width : 0;
-    const element *at = x + row * width;
+    int row = run_of_thread(lanes), end = row < rows ? width : 0;
+    long long start = (long long)row * width, factors = (long long)(row / per) * width;
+    auto read = [&](int j) { return load(x[start + j]); };
     double own = 0.0;
-    UNROLLED
-    for (int j = threadIdx.x % lanes; j < end && centred; j += lanes) {
-        own += load(at[j]);
-    }
+    in_turns<float>(lanes, centred ? end : 0, read, [&](int, float value) { own += value; });
     float mean = (float)(sum_over(own, lanes) / width);
     own = 0.0;
-    UNROLLED
-    for (int j = threadIdx.x % lanes; j < end; j += lanes) {
-        float away = load(at[j]) - mean;
-        own += (double)away * away;
-    }
+    in_turns<float>(lanes, end, read, [&](int, float value) { own += (double)(value - mean) * (value - mean); });
     float rstd = (float)(1.0 / sqrt(sum_over(own, lanes) / width + eps));
     if (end > 0 && threadIdx.x % lanes == 0) {
         stats[2 * row] = mean;
         stats[2 * row + 1] = rstd;
     }
-    UNROLLED
-    for (int j = threadIdx.x % lanes; j < end; j += lanes) {
-        long long f = row / per * width + j;
-        float z = (load(at[j]) - mean) * rstd * factor(scale, f, modulated);
-        y[row * width + j] = store(shift ? z + summand(shift, f, modulated) : z);
-    }
+    in_turns<float>(lanes, end, read, [&](int j, float value) {
+        float z = (value - mean) * rstd * factor(scale, factors + j, modulated);
+        y[start + j] = store(shift ? z + summand(shift, factors + j, modulated) : z);
+    });
 }
 
 // The gradient of x, given that of y.
 KERNEL row_data_gradient(
     IN(element) x, IN(void) scale, IN(float) stats, IN(element) gy, OUT(element) dx, int rows, int width, int per,
     int lanes, int centred, int modulated) {
-    long long row = run_of_thread(lanes);
-    int end = row < rows ? width : 0;
+    int row = run_of_thread(lanes), end = row < rows ? width : 0;
+    long long start = (long long)row * width, factors = (long long)(row / per) * width;
     float mean = end ? stats[2 * row] : 0.0f, rstd = end ? stats[2 * row + 1] : 0.0f;
+    auto read = [&](int j) {
+        return Pair{(load(x[start + j]) - mean) * rstd, load(gy[start + j]) * factor(scale, factors + j, modulated)};
+    };
     double sum = 0.0, product = 0.0;
-    UNROLLED
-    for (int j = threadIdx.x % lanes; j < end; j += lanes) {
-        float h = (load(x[row * width + j]) - mean) * rstd;
-        float g = load(gy[row * width + j]) * factor(scale, row / per * width + j, modulated);
-        sum += g;
-        product += (double)g * h;
-    }
-    float offset = centred ? (float)(sum_over(sum, lanes) / width) : 0.0f;
-    float pull = (float)(sum_over(product, lanes) / width);
-    UNROLLED
-    for (int j = threadIdx.x % lanes; j < end; j += lanes) {
-        float h = (load(x[row * width + j]) - mean) * rstd;
-        float g = load(gy[row * width + j]) * factor(scale, row / per * width + j, modulated);
-        dx[row * width + j] = store(rstd * (g - offset - h * pull));
-    }
+    in_turns<Pair>(lanes, end, read, [&](int, Pair value) {
+        sum += value.b;
+        product += (double)value.b * value.a;
+    });
+    sum = sum_over(sum, lanes);
+    product = sum_over(product, lanes);
+    float offset = centred ? (float)(sum / width) : 0.0f, pull = (float)(product / width);
+    in_turns<Pair>(lanes, end, read, [&](int j, Pair value) {
+        dx[start + j] = store(rstd * (value.b - offset - value.a * pull));
+    });
 }
 
 // y = x + gate * branch.
 KERNEL gated_rows(
     IN(element) x, IN(element) branch, IN(element) gate, OUT(element) y, int rows, int width, int per, int lanes) {
-    long long row = run_of_thread(lanes);
-    UNROLLED
-    for (int j = threadIdx.x % lanes; row < rows && j < width; j += lanes) {
-        long long i = row * width + j;
-        y[i] = store(load(x[i]) + load(gate[row / per * width + j]) * load(branch[i]));
-    }
+    int row = run_of_thread(lanes);
+    long long start = (long long)row * width, factors = (long long)(row / per) * width;
+    auto read = [&](int j) { return Pair{load(x[start + j]), load(gate[factors + j]) * load(branch[start + j])}; };
+    in_turns<Pair>(lanes, row < rows ? width : 0, read, [&](int j, Pair value) {
+        y[start + j] = store(value.a + value.b);
+    });
 }
 
 // What is multiplied with gates on the way back: y = gate * x.
 KERNEL scaled_rows(IN(element) x, IN(element) gate, OUT(element) y, int rows, int width, int per, int lanes) {
-    long long row = run_of_thread(lanes);
-    UNROLLED
-    for (int j = threadIdx.x % lanes; row < rows && j < width; j += lanes) {
-        y[row * width + j] = store(load(gate[row / per * width + j]) * load(x[row * width + j]));
-    }
+    int row = run_of_thread(lanes);
+    long long start = (long long)row * width, factors = (long long)(row / per) * width;
+    auto read = [&](int j) { return load(gate[factors + j]) * load(x[start + j]); };
+    in_turns<float>(lanes, row < rows ? width : 0, read, [&](int j, float value) { y[start + j] = store(value); });
 }
 
 // y = x + bias of its column.
 KERNEL add_row(IN(element) x, IN(float) bias, OUT(element) y, int rows, int width, int lanes) {
-    long long row = run_of_thread(lanes);
-    UNROLLED
-    for (int j = threadIdx.x % lanes; row < rows && j < width; j += lanes) {
-        y[row * width + j] = store(load(x[row * width + j]) + bias[j]);
-    }
+    int row = run_of_thread(lanes);
+    long long start = (long long)row * width;
+    auto read = [&](int j) { return load(x[start + j]) + bias[j]; };
+    in_turns<float>(lanes, row < rows ? width : 0, read, [&](int j, float value) { y[start + j] = store(value); });
 }
 
 // Columns that a block takes; its other threads share their rows.
@@ -102,17 +89,18 @@ KERNEL add_row(IN(element) x, IN(float) bias, OUT(element) y, int rows, int widt
 
 // Sums over rows of g, and of g times x, which is normalised first where there are `stats`. Each segment is cut into
 // `parts`, of which each has sums of its own: [segments * parts, width, 2]. A block takes COLUMNS columns of a part.
-KERNEL column_sums(IN(element) g, IN(element) x, IN(float) stats, OUT(double) table, int width, int per, int parts) {
+KERNEL column_sums(
+    IN(element) g, IN(element) x, IN(float) stats, OUT(double) table, int width, int per, int parts) {
     __shared__ double sums[2][THREADS];
     int tiles = (width + COLUMNS - 1) / COLUMNS;
     int column = (int)(blockIdx.x % tiles) * COLUMNS + threadIdx.x % COLUMNS;
-    long long part = blockIdx.x / tiles, segment = part / parts;
-    int length = (per + parts - 1) / parts, first = (int)(part % parts) * length;
+    int part = (int)(blockIdx.x / tiles), segment = part / parts;
+    int length = (per + parts - 1) / parts, first = part % parts * length;
     int last = first + length < per ? first + length : per;
     double sum = 0.0, product = 0.0;
-    UNROLLED
+    _Pragma("unroll 4")
     for (int r = first + threadIdx.x / COLUMNS; column < width && r < last; r += THREADS / COLUMNS) {
-        long long row = segment * per + r;
+        long long row = (long long)segment * per + r;
         float slope = load(g[row * width + column]);
         float value = x ? load(x[row * width + column]) : 0.0f;
         sum += slope;
@@ -126,8 +114,9 @@ KERNEL column_sums(IN(element) g, IN(element) x, IN(float) stats, OUT(double) ta
             sum += sums[0][i];
             product += sums[1][i];
         }
-        table[2 * (part * width + column)] = sum;
-        table[2 * (part * width + column) + 1] = product;
+        long long at = 2 * ((long long)part * width + column);
+        table[at] = sum;
+        table[at + 1] = product;
     }
 }
 
@@ -140,7 +129,7 @@ KERNEL column_totals(
         return;
     }
     double sum = 0.0, product = 0.0;
-    UNROLLED
+    _Pragma("unroll 8")
     for (int part = 0; part < parts; part++) {
         long long at = (i / width * parts + part) * width + i % width;
         sum += table[2 * at];
@@ -160,62 +149,46 @@ KERNEL column_totals(
 
 // softmax(factor * x), or its logarithm.
 KERNEL softmax(IN(element) x, OUT(element) y, int rows, int width, int lanes, float factor, int log) {
-    long long row = run_of_thread(lanes);
-    int end = row < rows ? width : 0;
+    int row = run_of_thread(lanes), end = row < rows ? width : 0;
+    long long start = (long long)row * width;
+    auto read = [&](int j) { return factor * load(x[start + j]); };
     float largest = -__uint_as_float(0x7f800000u);
-    UNROLLED
-    for (int j = threadIdx.x % lanes; j < end; j += lanes) {
-        largest = fmaxf(largest, factor * load(x[row * width + j]));
-    }
+    in_turns<float>(lanes, end, read, [&](int, float value) { largest = fmaxf(largest, value); });
     largest = largest_over(largest, lanes);
     double own = 0.0;
-    UNROLLED
-    for (int j = threadIdx.x % lanes; j < end; j += lanes) {
-        own += expf(factor * load(x[row * width + j]) - largest);
-    }
+    in_turns<float>(lanes, end, read, [&](int, float value) { own += expf(value - largest); });
     float sum = (float)sum_over(own, lanes), log_sum = logf(sum);
-    UNROLLED
-    for (int j = threadIdx.x % lanes; j < end; j += lanes) {
-        float below = factor * load(x[row * width + j]) - largest;
-        y[row * width + j] = store(log ? below - log_sum : expf(below) / sum);
-    }
+    in_turns<float>(lanes, end, read, [&](int j, float value) {
+        float below = value - largest;
+        y[start + j] = store(log ? below - log_sum : expf(below) / sum);
+    });
 }
 
 // The gradient of x, given y and its gradient.
 KERNEL softmax_gradient(
     IN(element) y, IN(element) gy, OUT(element) dx, int rows, int width, int lanes, float factor, int log) {
-    long long row = run_of_thread(lanes);
-    int end = row < rows ? width : 0;
+    int row = run_of_thread(lanes), end = row < rows ? width : 0;
+    long long start = (long long)row * width;
+    auto read = [&](int j) { return Pair{load(y[start + j]), load(gy[start + j])}; };
     double own = 0.0;
-    UNROLLED
-    for (int j = threadIdx.x % lanes; j < end; j += lanes) {
-        float g = load(gy[row * width + j]);
-        own += log ? (double)g : (double)g * load(y[row * width + j]);
-    }
+    in_turns<Pair>(lanes, end, read, [&](int, Pair value) { own += (double)value.b * (log ? 1.0f : value.a); });
     float sum = (float)sum_over(own, lanes);
-    UNROLLED
-    for (int j = threadIdx.x % lanes; j < end; j += lanes) {
-        float g = load(gy[row * width + j]), value = load(y[row * width + j]);
-        dx[row * width + j] = store(factor * (log ? g - expf(value) * sum : value * (g - sum)));
-    }
+    in_turns<Pair>(lanes, end, read, [&](int j, Pair value) {
+        dx[start + j] = store(factor * (log ? value.b - expf(value.a) * sum : value.a * (value.b - sum)));
+    });
 }
 
 // w = g * v / (|v| + eps) of each row. `norms` gets the lengths of the rows.
 KERNEL weight_norm(
     IN(float) v, IN(float) g, OUT(float) w, OUT(double) norms, int rows, int width, int lanes, float eps) {
-    long long row = run_of_thread(lanes);
-    int end = row < rows ? width : 0;
+    int row = run_of_thread(lanes), end = row < rows ? width : 0;
+    long long start = (long long)row * width;
+    auto read = [&](int j) { return v[start + j]; };
     double own = 0.0;
-    UNROLLED
-    for (int j = threadIdx.x % lanes; j < end; j += lanes) {
-        own += (double)v[row * width + j] * v[row * width + j];
-    }
+    in_turns<float>(lanes, end, read, [&](int, float value) { own += (double)value * value; });
     double norm = sqrt(sum_over(own, lanes));
     float scale = end ? (float)(g[row] / (norm + eps)) : 0.0f;
-    UNROLLED
-    for (int j = threadIdx.x % lanes; j < end; j += lanes) {
-        w[row * width + j] = v[row * width + j] * scale;
-    }
+    in_turns<float>(lanes, end, read, [&](int j, float value) { w[start + j] = value * scale; });
     if (end > 0 && threadIdx.x % lanes == 0) {
         norms[row] = norm;
     }
@@ -225,20 +198,53 @@ KERNEL weight_norm(
 KERNEL weight_norm_gradients(
     IN(float) v, IN(float) g, IN(double) norms, IN(float) gw, OUT(float) dv, OUT(float) dg, int rows, int width,
     int lanes, float eps) {
-    long long row = run_of_thread(lanes);
-    int end = row < rows ? width : 0;
+    int row = run_of_thread(lanes), end = row < rows ? width : 0;
+    long long start = (long long)row * width;
+    auto read = [&](int j) { return Pair{v[start + j], gw[start + j]}; };
     double own = 0.0;
-    UNROLLED
-    for (int j = threadIdx.x % lanes; j < end; j += lanes) {
-        own += (double)v[row * width + j] * gw[row * width + j];
-    }
+    in_turns<Pair>(lanes, end, read, [&](int, Pair value) { own += (double)value.a * value.b; });
     double inner = sum_over(own, lanes), norm = end ? norms[row] : 1.0, scale = end ? g[row] / (norm + eps) : 0.0;
     double pull = norm == 0.0 ? 0.0 : scale * inner / (norm * (norm + eps));
-    UNROLLED
-    for (int j = threadIdx.x % lanes; j < end; j += lanes) {
-        dv[row * width + j] = gw[row * width + j] * (float)scale - v[row * width + j] * (float)pull;
-    }
+    in_turns<Pair>(lanes, end, read, [&](int j, Pair value) {
+        dv[start + j] = value.b * (float)scale - value.a * (float)pull;
+    });
     if (end > 0 && threadIdx.x % lanes == 0) {
         dg[row] = (float)(inner / (norm + eps));
+    }
+}
+
+// The rows of a table that `ids` name; NaN for an id that it has not.
+KERNEL embedding(IN(float) table, IN(unsigned) ids, OUT(float) y, int rows, int count, int width, int lanes) {
+    int run = run_of_thread(lanes);
+    unsigned id = run < count ? ids[run] : 0;
+    const float *row = table + (long long)(id < rows ? id : 0) * width;
+    auto read = [&](int j) { return id < rows ? row[j] : __uint_as_float(0x7fc00000u); };
+    in_turns<float>(lanes, run < count ? width : 0, read, [&](int j, float value) {
+        y[(long long)run * width + j] = value;
+    });
+}
+
+// The gradient of a table, given that of the rows that `ids` name: a block adds up what its columns of one row of the
+// table get, in the order of the ids.
+KERNEL embedding_gradient(IN(unsigned) ids, IN(float) gy, OUT(float) dtable, int count, int width) {
+    __shared__ unsigned some[THREADS];
+    int tiles = (width + THREADS - 1) / THREADS, column = (int)(blockIdx.x % tiles) * THREADS + threadIdx.x;
+    unsigned id = blockIdx.x / tiles;
+    float sum = 0.0f;
+    for (int first = 0; first < count; first += THREADS) {
+        __syncthreads();
+        if (first + threadIdx.x < count) {
+            some[threadIdx.x] = ids[first + threadIdx.x];
+        }
+        __syncthreads();
+        int end = count - first < THREADS ? count - first : THREADS;
+        for (int i = 0; i < end; i++) {
+            if (some[i] == id && column < width) {
+                sum += gy[(long long)(first + i) * width + column];
+            }
+        }
+    }
+    if (column < width) {
+        dtable[(long long)id * width + column] = sum;
     }
 }

@@ -1,7 +1,7 @@
 // Power iteration for the largest singular values of many matrices at a time, each the work of a block.
 //
-// `pieces` has six numbers for each matrix: the addresses of its elements, of the vector that it starts from (zeros for a fresh
-// start), of the left and of the right singular vector that it comes to; its rows and columns.
+// `pieces` has six numbers for each matrix: the addresses of its elements, of the vector that it starts from (zeros for a
+// fresh start), of the left and of the right singular vector that it comes to; its rows and columns.
 
 // Vectors shorter than this are divided by it in place of their length.
 #define SHORTEST 1e-3
@@ -39,7 +39,7 @@ KERNEL power_iteration(const unsigned long long *pieces, int iterations) {
     for (int iteration = 0; iteration < iterations; iteration++) {
         for (int j = threadIdx.x; j < columns; j += THREADS) {
             float sum = 0.0f;
-            UNROLLED
+            _Pragma("unroll 8")
             for (int i = 0; i < rows; i++) {
                 sum += w[(long long)i * columns + j] * u[i];
             }
@@ -50,7 +50,7 @@ KERNEL power_iteration(const unsigned long long *pieces, int iterations) {
         for (int first = 0; first < rows; first += THREADS / LANES) {
             int row = first + threadIdx.x / LANES;
             double product = 0.0;
-            UNROLLED
+            _Pragma("unroll 8")
             for (int j = threadIdx.x % LANES; row < rows && j < columns; j += LANES) {
                 product += (double)w[(long long)row * columns + j] * v[j];
             }

@@ -29,6 +29,15 @@ struct Stage {
     fetched: Option<CudaEvent>,
 }
 
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if let Some(fetched) = &self.fetched {
+            // The memory goes: nothing is left to be done about an error.
+            let _ = fetched.synchronize();
+        }
+    }
+}
+
 /// Memory by device and number of bytes, the longest unused first.
 #[derive(Default)]
 struct Stages {
@@ -43,7 +52,8 @@ thread_local! {
 pub(super) fn upload(x: &Tensor, device: &CudaDevice) -> Result<Tensor> {
     let x = x.contiguous()?;
     let bytes = x.elem_count() * x.dtype().size_in_bytes();
-    let stage = STAGES.with_borrow_mut(|stages| if bytes > SMALL { stages.take(device, bytes) } else { None });
+    let large = bytes > SMALL && address(&x).is_ok();
+    let stage = STAGES.with_borrow_mut(|stages| if large { stages.take(device, bytes) } else { None });
     let Some(mut stage) = stage else { return x.to_device(&Device::Cuda(device.clone())) };
     if let Some(fetched) = stage.fetched.take() {
         fetched.synchronize().w()?;
@@ -65,7 +75,8 @@ impl Stages {
     /// Memory for so many bytes, if there is some.
     fn take(&mut self, device: &CudaDevice, bytes: usize) -> Option<Stage> {
         let free = self.free.entry((device.id(), bytes)).or_default();
-        if free.len() >= UNDER_WAY || self.bytes + bytes > MOST {
+        let is_free = |stage: &Stage| stage.fetched.as_ref().is_none_or(CudaEvent::is_complete);
+        if free.front().is_some_and(is_free) || free.len() >= UNDER_WAY || self.bytes + bytes > MOST {
             return free.pop_front();
         }
         // SAFETY: the only caller writes every byte before one is read.

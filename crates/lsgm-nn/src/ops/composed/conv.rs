@@ -100,7 +100,7 @@ fn spread(g: &Geometry, parts: &[Tensor]) -> Result<Tensor> {
 /// A convolution of `x: [B, G·C, H, W]` with `w: [G·O, C, kh, kw]`: `[B, G·O, H', W']`.
 pub(crate) fn conv(g: &Geometry, x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let w = &w.to_dtype(x.dtype())?;
-    if is_depthwise(g) {
+    if is_depthwise(g, x) {
         return with_bias(depthwise(g, x, w)?, bias);
     }
     #[cfg(feature = "cudnn")]
@@ -118,7 +118,7 @@ pub(crate) fn conv(g: &Geometry, x: &Tensor, w: &Tensor, bias: Option<&Tensor>) 
 /// The transposed convolution of `y: [B, G·O, H', W']` with `w: [G·O, C, kh, kw]`: `[B, G·C, H, W]`.
 pub(crate) fn conv_transpose(g: &Geometry, y: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let w = &w.to_dtype(y.dtype())?;
-    if is_depthwise(g) {
+    if is_depthwise(g, y) {
         return with_bias(depthwise_transpose(g, y, w)?, bias);
     }
     #[cfg(feature = "cudnn")]
@@ -136,9 +136,9 @@ pub(crate) fn conv_transpose(g: &Geometry, y: &Tensor, w: &Tensor, bias: Option<
     with_bias(spread(g, &parts)?.to_dtype(y.dtype())?, bias)
 }
 
-/// A filter of its own for each channel.
-fn is_depthwise(g: &Geometry) -> bool {
-    g.cin == 1 && g.cout == 1 && g.groups > 1
+/// A filter of its own for each channel; a single one, as in a change of resolution, where kernels serve.
+fn is_depthwise(g: &Geometry, x: &Tensor) -> bool {
+    g.cin == 1 && g.cout == 1 && (g.groups > 1 || serves(x))
 }
 
 /// Where there is no kernel, shifted products in the place of matrices of one row.

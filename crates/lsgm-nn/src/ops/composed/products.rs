@@ -9,9 +9,13 @@ use crate::precision::{Precision, precision};
 
 /// The matrix product of the last two dimensions, in the precision of the pass and the type of `a`.
 pub(super) fn matmul(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    let dtype = a.dtype();
-    let factors = if dtype == DType::F32 && precision() == Precision::Bf16 { DType::BF16 } else { dtype };
-    Ok(a.to_dtype(factors)?.matmul(&b.to_dtype(factors)?)?.to_dtype(dtype)?)
+    let factors = factors_of(a);
+    Ok(a.to_dtype(factors)?.matmul(&b.to_dtype(factors)?)?.to_dtype(a.dtype())?)
+}
+
+/// The type that is multiplied in.
+fn factors_of(a: &Tensor) -> DType {
+    if a.dtype() == DType::F32 && precision() == Precision::Bf16 { DType::BF16 } else { a.dtype() }
 }
 
 pub(crate) fn linear(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
@@ -20,7 +24,8 @@ pub(crate) fn linear(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Te
     if let Some(last) = dims.last_mut() {
         *last = outputs;
     }
-    let y = matmul(&x.reshape(((), inputs))?, &w.t()?)?;
+    // Rounded as it lies, then transposed.
+    let y = matmul(&x.reshape(((), inputs))?, &w.to_dtype(factors_of(x))?.t()?)?;
     let y = match bias {
         Some(bias) if serves(&y) => device::add_row(&y, bias)?,
         Some(bias) => in_full_precision(&y, |y| Ok(y.broadcast_add(bias)?))?,

@@ -28,7 +28,9 @@ pub(super) use planes::{add_bias, gated_residual, global_avg_pool, snake, squeez
 pub(super) use pointwise::function;
 pub(super) use random::dropout;
 pub(crate) use random::uniforms;
-pub(super) use rows::{add_row, gated_sum, layer_norm, modulated_layer_norm, rms_norm, softmax, weight_norm};
+pub(super) use rows::{
+    add_row, embedding, gated_sum, layer_norm, modulated_layer_norm, rms_norm, softmax, weight_norm,
+};
 pub(super) use spectral::power_iterations;
 
 /// An op with `N` inputs whose output has the type of the first.

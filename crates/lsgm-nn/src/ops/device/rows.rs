@@ -1,10 +1,10 @@
 //! What is done to rows, the last dimension of `[.., width]`.
 
-use candle_core::{D, DType, Device, Result as Candle, Tensor};
+use candle_core::{D, DType, Device, Result as Candle, Shape, Tensor};
 use lsgm_core::Result;
 
 use super::{DeviceOp, apply1, apply2, apply3};
-use crate::kernels::device::{Element, Launch, ROWS, address, fresh, lanes};
+use crate::kernels::device::{Element, Launch, ROWS, THREADS, address, fresh, lanes};
 
 /// Columns that a block of `column_sums` takes.
 const COLUMNS: usize = 32;
@@ -60,7 +60,7 @@ impl Rows {
         Launch::new(&ROWS, "column_sums", element)
             .addresses([address(g)?, place(x)?, place(stats)?, address(&table)?])
             .sizes([self.width, self.per, parts])
-            .run(device, segments * parts * tiles * crate::kernels::device::THREADS as usize)?;
+            .run(device, segments * parts * tiles * THREADS as usize)?;
         let sums = [(); 2].map(|()| fresh((segments, self.width), like, device));
         let [products, plain] = sums;
         let (products, plain) = (products?, plain?);
@@ -312,5 +312,49 @@ impl DeviceOp<2> for WeightNorm {
         let addresses = [address(v)?, address(g)?, norms, address(gradient)?, address(&dv)?, address(&dg)?];
         self.run("weight_norm_gradients", v.device(), &addresses)?;
         Ok([v.track_op().then_some(dv), g.track_op().then_some(dg)])
+    }
+}
+
+/// Rows `ids` (`u32`) of `table: [V, D]`; NaN for an id that it has not.
+pub(crate) fn embedding(table: &Tensor, ids: &Tensor) -> Result<Tensor> {
+    let (rows, width) = table.dims2()?;
+    apply1(Embedding { ids: ids.contiguous()?, rows, width }, [table])
+}
+
+struct Embedding {
+    ids: Tensor,
+    rows: usize,
+    width: usize,
+}
+
+impl DeviceOp<1> for Embedding {
+    const NAME: &'static str = "embedding";
+
+    fn parameters(&self) -> [bool; 1] {
+        [true]
+    }
+
+    fn shape(&self, _: &Shape) -> Shape {
+        let mut dims = self.ids.dims().to_vec();
+        dims.push(self.width);
+        dims.into()
+    }
+
+    fn forward(&self, device: &Device, element: Element, [table]: [u64; 1], y: u64) -> Candle<()> {
+        let (count, lanes) = (self.ids.elem_count(), lanes(self.width));
+        Launch::new(&ROWS, "embedding", element)
+            .addresses([table, address(&self.ids)?, y])
+            .sizes([self.rows, count, self.width, lanes])
+            .run(device, count * lanes)
+    }
+
+    fn backward(&self, [table]: [&Tensor; 1], _: &Tensor, gradient: &Tensor) -> Candle<[Option<Tensor>; 1]> {
+        let dtable = fresh(table.shape(), DType::F32, table.device())?;
+        let threads = THREADS as usize;
+        Launch::new(&ROWS, "embedding_gradient", Element::F32)
+            .addresses([address(&self.ids)?, address(gradient)?, address(&dtable)?])
+            .sizes([self.ids.elem_count(), self.width])
+            .run(table.device(), self.rows * self.width.div_ceil(threads) * threads)?;
+        Ok([Some(dtable)])
     }
 }
