@@ -170,12 +170,18 @@ def table(rows, measured):
     return lines + memory + ["", "## Rows above their goal", "", *(missed or ["None."])]
 
 
+def gpu_state():
+    """Whether there are measurements of a GPU."""
+    return "not measured" if "Not measured" in (ROOT / "benches" / "RESULTS-GPU.md").read_text() else "measured there"
+
+
 def mode(arguments):
     """What both sides compute with, and what their memory is."""
     if arguments.device == "cpu":
         return [
             "Memory is the peak above that of the idle process, in a process of its own. The threads of both sides stay awake between",
             "operations: PyTorch's do so by themselves, lsgm's while an `Awake` lives.",
+            f"What a GPU does is in `RESULTS-GPU.md`: {gpu_state()}.",
         ]
     compiled = "`torch.compile`" if arguments.compile else "eager"
     return [
