@@ -46,7 +46,6 @@ pub(crate) use custom::has_kernel;
 pub use custom::{is_synchronous, without_kernels};
 #[cfg(feature = "cudnn")]
 pub(crate) use device::Part;
-pub(crate) use device::uniforms;
 pub use diffused_gaussians::diffused_gaussians;
 pub use embedding::embedding;
 pub use gated_residual::gated_residual;

@@ -4,6 +4,7 @@ use candle_core::{Device, Shape, Tensor};
 use lsgm_core::{Accelerator, Draws, Result, install_accelerator};
 
 use super::is_there;
+use super::random::uniforms;
 
 struct Gpu;
 
@@ -13,7 +14,7 @@ impl Accelerator for Gpu {
     }
 
     fn uniforms(&self, draws: &Draws, shape: &Shape, device: &Device) -> Result<Tensor> {
-        crate::ops::uniforms(draws, shape, device)
+        Ok(uniforms(draws, shape, device)?)
     }
 
     fn upload(&self, x: &Tensor, device: &Device) -> Result<Tensor> {

@@ -6,11 +6,9 @@
 mod accelerator;
 #[cfg(feature = "cuda")]
 mod cuda;
+mod random;
 #[cfg(feature = "cuda")]
 mod upload;
-
-#[cfg(feature = "cuda")]
-pub(crate) use cuda::{compile_all, count, gpu, open, peak_memory};
 
 use std::cell::Cell;
 use std::ffi::c_void;
@@ -19,6 +17,9 @@ use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, DType, Device, Layout, Result, Storage, Tensor, bail};
 
 use self::accelerator::install;
+#[cfg(feature = "cuda")]
+pub(crate) use self::cuda::{compile_all, count, gpu, open, peak_memory};
+pub(crate) use self::random::{drawing, threads};
 
 /// Threads of a block, in every kernel.
 pub const THREADS: u32 = 256;

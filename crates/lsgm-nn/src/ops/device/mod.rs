@@ -27,7 +27,6 @@ pub(super) use norm::{batch_norm_eval, batch_norm_train, group_norm};
 pub(super) use planes::{add_bias, gated_residual, global_avg_pool, snake, squeeze_excite};
 pub(super) use pointwise::function;
 pub(super) use random::dropout;
-pub(crate) use random::uniforms;
 pub(super) use rows::{
     add_row, embedding, gated_sum, layer_norm, modulated_layer_norm, rms_norm, softmax, weight_norm,
 };
