@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Builds lsgm for NVIDIA GPUs, on a machine that need not have one: scripts/build-cuda.sh [OUT]
 #
-# OUT (target/cuda-out) gets what a GPU machine needs: `lsgm`, which starts the stripped `lsgm-bin`; `tests/`, the programs that hold the GPU's results to
-# the CPU's; `compare`, the Rust side of benches/compare. Copy it there with this repository and run scripts/gpu-check.sh.
+# OUT (target/cuda-out) gets what a GPU machine needs: `lsgm`, which starts the stripped `lsgm-bin`; `tests/`, the programs that
+# hold the GPU's results to the CPU's; `compare`, the Rust side of benches/compare. Copy it there with this repository and run
+# scripts/gpu-check.sh.
 #
 # The toolkit is CUDA_HOME, or that of the nvcc on PATH, or one that ../shared/tools/cuda-toolkit.sh unpacks.
 # CUDA_COMPUTE_CAP says for which GPU to build (90: H100 and H200). FEATURES=cuda builds without cuDNN.

@@ -2,7 +2,7 @@
 # On a GPU machine: scripts/gpu-check.sh [DIR] [REPORT]
 #
 # Runs what scripts/build-cuda.sh left in DIR (target/cuda-out): the tests that hold the GPU's results to the CPU's, trainings in f32
-# and bf16 that go on between GPU and CPU, sampling, and the benches; ten minutes at most. Writes REPORT (gpu-report.txt), which
+# and bf16, one that goes on between GPU and CPU, sampling, and the benches; ten minutes at most. Writes REPORT (gpu-report.txt), which
 # begins with the card's name, and the benches' tables beside it. Fails where a test fails or the GPU cannot be used. The benches
 # need a Python with PyTorch and SciPy (PYTHON, python3).
 set -uo pipefail

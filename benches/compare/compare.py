@@ -1,5 +1,5 @@
 """Time and memory of lsgm's operations against PyTorch's, on this machine's CPU: writes benches/RESULTS.md. With `--device
-cuda`, on its GPU (bf16 on both sides, PyTorch channels-last, with `--compile` compiled): benches/RESULTS-GPU.md.
+cuda`, on its GPU (bf16 on both sides, PyTorch channels-last): benches/RESULTS-GPU.md, with `--compile` RESULTS-GPU-compiled.md.
 
     python -m venv /tmp/torch && /tmp/torch/bin/pip install torch numpy scipy
     /tmp/torch/bin/python benches/compare/compare.py

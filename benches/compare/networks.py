@@ -243,7 +243,6 @@ def lsgm(row):
 
 def sample(row):
     """Latents from noise to data as the published sampler makes them: RK45 of SciPy on the host, the network on the device."""
-    import numpy
     from scipy.integrate import solve_ivp
 
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use lsgm_core::Split;
+use lsgm_nn::Precision;
 use lsgm_prior::solvers::{Grid, Solver};
 
 use crate::device::DeviceChoice;
@@ -179,7 +180,7 @@ pub(crate) struct SolverChoice {
     pub(crate) candidates: Option<usize>,
 
     /// In which numbers a GPU computes, in place of sample.precision
-    #[arg(long, value_name = "NAME", value_parser = ["f32", "tf32", "bf16"])]
+    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(Precision::ALL.map(Precision::name)))]
     pub(crate) precision: Option<String>,
 }
 

@@ -17,7 +17,7 @@ pub trait Accelerator: Send + Sync {
     /// A failed tensor operation.
     fn uniforms(&self, draws: &Draws, shape: &Shape, device: &Device) -> Result<Tensor>;
 
-    /// A tensor of the CPU on the device. The host goes on before the device has it.
+    /// A tensor of the CPU on the device. The host seldom waits until the device has it.
     ///
     /// # Errors
     /// A failed tensor operation.
@@ -36,7 +36,7 @@ pub(crate) fn accelerator(device: &Device) -> Option<&'static dyn Accelerator> {
     ACCELERATOR.get().copied().filter(|a| a.serves(device))
 }
 
-/// A tensor on `device`. Coming from the CPU it does not keep the host waiting.
+/// A tensor on `device`. Coming from the CPU it seldom keeps the host waiting.
 ///
 /// # Errors
 /// A failed tensor operation.

@@ -19,13 +19,14 @@ pub struct Resident {
 
 impl Resident {
     /// `items` items on `device`, as `read` gives those of some indices, with what is left to do at each visit. `None` if they
-    /// take more than `limit` bytes.
+    /// take more than half of `limit` bytes, as they are there twice while they are put together, or more than 2³² elements.
     ///
     /// # Errors
     /// Those of `read`; a failed tensor operation.
-    pub fn boxed(
+    pub fn load(
         items: usize,
-        (device, limit): (&Device, usize),
+        device: &Device,
+        limit: usize,
         read: impl Fn(&[usize]) -> Result<Batch>,
         finish: Finish,
     ) -> Result<Option<Box<dyn Dataset>>> {
@@ -86,7 +87,7 @@ mod tests {
             })
         };
         let finish = |x: Tensor, rng: &mut Rng| Ok((&x + rng.uniform_tensor(x.shape(), DType::F32, x.device())?)?);
-        Resident::boxed(items, (&Device::Cpu, limit), read, Box::new(finish)).unwrap()
+        Resident::load(items, &Device::Cpu, limit, read, Box::new(finish)).unwrap()
     }
 
     #[test]

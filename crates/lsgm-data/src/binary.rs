@@ -82,7 +82,7 @@ impl Dataset for BinaryImages {
             Ok(threshold.lt(&grey)?.to_dtype(DType::F32)?)
         };
         let read = |indices: &[usize]| byte_batch(self.images.as_ref(), indices);
-        Resident::boxed(self.len(), (device, limit), read, Box::new(finish))
+        Resident::load(self.len(), device, limit, read, Box::new(finish))
     }
 
     fn batch(&self, indices: &[usize], rng: &mut Rng) -> lsgm_core::Result<Batch> {

@@ -80,7 +80,7 @@ impl Dataset for PixelImages {
             Ok(mirrored.broadcast_as(x.shape())?.where_cond(&x.flip(&[3])?, &x)?)
         };
         let read = |indices: &[usize]| byte_batch(self.images.as_ref(), indices);
-        Resident::boxed(self.len(), (device, limit), read, Box::new(finish))
+        Resident::load(self.len(), device, limit, read, Box::new(finish))
     }
 
     fn batch(&self, indices: &[usize], rng: &mut Rng) -> lsgm_core::Result<Batch> {

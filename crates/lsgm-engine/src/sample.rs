@@ -2,7 +2,7 @@ use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
 use lsgm_core::{Latents, Likelihood, Pass, Result, Rng};
-use lsgm_nn::with_precision;
+use lsgm_nn::{gpu, with_precision};
 use lsgm_prior::solvers::{self, Rk45Options, Step, probability_flow_rk45};
 
 use crate::candidates::{Candidates, surprise};
@@ -32,6 +32,7 @@ pub fn sample(
     rng: &mut Rng,
     progress: &mut dyn FnMut(f64),
 ) -> Result<Samples> {
+    gpu::check_precision(device, config.precision, "sample.precision")?;
     with_precision(config.precision, || draw(model, count, config, device, rng, progress))
 }
 
@@ -102,6 +103,7 @@ pub fn film(
     device: &Device,
     rng: &mut Rng,
 ) -> Result<Samples> {
+    gpu::check_precision(device, config.precision, "sample.precision")?;
     let clock = Instant::now();
     let z1 = model.prior.sample_base(count, config.temperature, DType::F32, device, rng)?;
     let mut moments = vec![z1.clone()];

@@ -8,7 +8,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use lsgm_core::{Dataset, Error, ParamStore, Pass, Result, Rng};
 use lsgm_nn::ops::is_synchronous;
 use lsgm_nn::optim::{Ema, GradientScale, Gradients, NormPenalty, Optimizer, OptimizerConfig};
-use lsgm_nn::{Precision, backward, gpu, with_checkpoints, with_precision};
+use lsgm_nn::{backward, gpu, with_checkpoints, with_precision};
 use lsgm_prior::Prior;
 
 use crate::budget::Budget;
@@ -100,10 +100,7 @@ impl Trainer {
             let message = "the training split has no items: `Dataset::len` is 0";
             return Err(Error::config("data", message));
         }
-        if config.precision == Precision::Bf16 && !gpu::knows_bf16(device) {
-            let message = "this GPU computes no bf16 (that takes a compute capability of 8.0): use f32";
-            return Err(Error::config("train.precision", message));
-        }
+        gpu::check_precision(device, config.precision, "train.precision")?;
         let data = if config.resident { on_device(data, device)? } else { data };
         let root = Rng::new(config.seed);
         let store = ParamStore::new(DType::F32, device, root.fork("parameters"));

@@ -1,6 +1,9 @@
 //! The GPUs of this machine.
 
 use candle_core::{Device, DeviceLocation};
+use lsgm_core::Error;
+
+use crate::Precision;
 
 /// A GPU.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,9 +69,18 @@ pub fn of(device: &Device) -> Option<Gpu> {
     }
 }
 
-/// Whether activations can be kept in bf16 on `device`; on a CPU that asks for nothing.
-pub fn knows_bf16(device: &Device) -> bool {
-    of(device).is_none_or(|gpu| gpu.capability.0 >= 8)
+/// Check that `device` can compute in `precision`, which the config asks for under `key`; a CPU, which computes in f32, always can.
+///
+/// # Errors
+/// [`Error::Config`] for bf16 on a GPU that does not know it.
+pub fn check_precision(device: &Device, precision: Precision, key: &str) -> lsgm_core::Result<()> {
+    match of(device) {
+        Some(gpu) if precision == Precision::Bf16 && gpu.capability.0 < 8 => {
+            let message = format!("{} computes no bf16 (that takes a compute capability of 8.0): use f32", gpu.name);
+            Err(Error::config(key, message))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The most bytes that tensors have held on `device` at a time; 0 for a device that is no GPU.
@@ -86,9 +98,10 @@ pub fn peak_memory(device: &Device) -> candle_core::Result<u64> {
 /// Compile every kernel of this crate for GPUs, as happens when each is first used. It takes NVRTC, but no GPU.
 ///
 /// # Errors
-/// What the compiler says; nothing happens in a program without the feature `cuda`.
+/// What the compiler says; that there is none in a program without the feature `cuda`.
 pub fn compile_kernels() -> candle_core::Result<()> {
     #[cfg(feature = "cuda")]
-    crate::kernels::device::compile_all()?;
-    Ok(())
+    return crate::kernels::device::compile_all();
+    #[cfg(not(feature = "cuda"))]
+    candle_core::bail!("this program was built for the CPU alone")
 }

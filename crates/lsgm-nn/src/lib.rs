@@ -1,4 +1,4 @@
-//! Layers, CPU kernels with hand-written backward passes, optimizers and initialisers for training with candle.
+//! Layers, kernels with hand-written backward passes, optimizers and initialisers for training with candle.
 //!
 //! * [`ops`]: differentiable functions of tensors;
 //! * layers such as [`Linear`] and [`Conv2d`]: functions with parameters, built from [`lsgm_core::Params`];
@@ -6,7 +6,7 @@
 //! * [`Categorical`]: the likelihood of items that are ids;
 //! * [`optim`]: gradients and optimizers;
 //! * [`init`]: how parameters start;
-//! * [`gpu`]: the GPUs of this machine.
+//! * [`gpu`]: the GPUs of this machine; [`device`]: the kernels for them, as tests run them.
 //!
 //! Results do not depend on the number of threads, bit for bit: work is cut by shape alone.
 

@@ -1,4 +1,4 @@
-//! The element type of matrix products on a GPU.
+//! In which numbers a GPU computes.
 
 use std::cell::Cell;
 
@@ -10,7 +10,7 @@ use crate::ops::has_kernel;
 
 /// In which numbers a GPU keeps activations and multiplies matrices.
 ///
-/// Parameters, statistics, losses and the optimizer's state are `f32` in either case. A CPU always computes in `f32`.
+/// Parameters, statistics, losses and the optimizer's state are `f32` in every case. A CPU always computes in `f32`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Precision {
@@ -22,6 +22,20 @@ pub enum Precision {
     Tf32,
     /// Activations and factors of products in `bf16`, sums in `f32`.
     Bf16,
+}
+
+impl Precision {
+    /// Every precision.
+    pub const ALL: [Self; 3] = [Self::F32, Self::Tf32, Self::Bf16];
+
+    /// The name in configs and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Tf32 => "tf32",
+            Self::Bf16 => "bf16",
+        }
+    }
 }
 
 thread_local! {
@@ -55,7 +69,8 @@ pub fn full_precision(x: &Tensor) -> Result<Tensor> {
     Ok(if x.dtype() == DType::BF16 { x.to_dtype(DType::F32)? } else { x.clone() })
 }
 
-/// Run `f` in `precision`, forwards and on the way back.
+/// Run `f` in `precision`. A backward pass has the precision in which it is run; the types of the tensors that it goes through
+/// are those of the forward pass. Whether matrices are multiplied in TF32 is one word for all threads of the process.
 pub fn with_precision<R>(precision: Precision, f: impl FnOnce() -> R) -> R {
     /// Ends when dropped, whatever happens.
     struct Outer(Precision);

@@ -40,13 +40,14 @@ fn nan_and_infinity_pass_through() {
 }
 
 /// Functions that have a finite value at an infinite argument.
-const BOUNDED: [&str; 11] = [
+const BOUNDED: [&str; 12] = [
     "relu",
     "silu",
     "elu",
     "softplus",
     "sigmoid",
     "squeeze_excite",
+    "gated_residual",
     "softmax",
     "categorical_log_prob",
     "logistic_mixture_log_prob",

@@ -3,18 +3,15 @@
 mod common;
 
 use candle_core::{DType, Device};
-use common::host::with_gpu_kernels;
-use common::{Case, assert_close, cases, lowered, normal, pixels, values};
+use common::host::{never_launched, with_gpu_kernels};
+use common::{Case, assert_agree, assert_close, cases, lowered, normal, pixels, values};
 use lsgm_core::Rng;
 use lsgm_nn::optim::OptimizerKind;
 use lsgm_nn::{Precision, full_precision, lower_precision, ops, with_precision};
 
 fn check(case: &Case, tolerance: f64) {
-    let (y, gradients) = common::run(case, DType::F32);
-    let Some((found, found_gradients)) = with_gpu_kernels(|| common::run(case, DType::F32)) else { return };
-    assert_close(&case.name, &found, &y, tolerance);
-    for (i, (g, expected)) in found_gradients.iter().zip(&gradients).enumerate() {
-        assert_close(&format!("{}, gradient {i}", case.name), g, expected, tolerance);
+    if let Some(found) = with_gpu_kernels(|| common::run(case, DType::F32)) {
+        assert_agree(case, &found, &common::run(case, DType::F32), tolerance);
     }
 }
 
@@ -35,12 +32,8 @@ fn every_op_agrees_in_bf16_up_to_rounding() {
 fn compositions_agree_in_bf16_up_to_rounding() {
     with_precision(Precision::Bf16, || {
         for case in lowered::cases() {
-            let (y, gradients) = common::run(&case, DType::F32);
-            let (found, found_gradients) = ops::without_kernels(|| common::run(&case, DType::F32));
-            assert_close(&case.name, &found, &y, 2e-2);
-            for (i, (g, expected)) in found_gradients.iter().zip(&gradients).enumerate() {
-                assert_close(&format!("{}, gradient {i}", case.name), g, expected, 2e-2);
-            }
+            let found = ops::without_kernels(|| common::run(&case, DType::F32));
+            assert_agree(&case, &found, &common::run(&case, DType::F32), 2e-2);
         }
     });
 }
@@ -78,14 +71,13 @@ fn a_device_draws_what_the_host_draws() {
 
 #[test]
 fn dropout_leaves_out_what_the_host_leaves_out() {
-    let (y, gradients) = common::run(&common::dropout(DType::F32), DType::F32);
-    let zeros = values(&y).iter().filter(|v| **v == 0.0).count();
+    let expected = common::run(&common::dropout(DType::F32), DType::F32);
+    let zeros = values(&expected.0).iter().filter(|v| **v == 0.0).count();
     assert!((40..100).contains(&zeros), "{zeros} of 231");
     for (dtype, tolerance) in [(DType::F32, 1e-7), (DType::BF16, 1e-2)] {
         let case = common::dropout(dtype);
-        let Some((found, found_gradients)) = with_gpu_kernels(|| common::run(&case, DType::F32)) else { return };
-        assert_close(&case.name, &found, &y, tolerance);
-        assert_close(&case.name, &found_gradients[0], &gradients[0], tolerance);
+        let Some(found) = with_gpu_kernels(|| common::run(&case, DType::F32)) else { return };
+        assert_agree(&case, &found, &expected, tolerance);
     }
 }
 
@@ -113,5 +105,21 @@ fn optimizers_agree_with_the_cpu() {
         for (a, b) in found.iter().zip(&run()) {
             assert_close(&format!("{kind:?}"), a, b, 1e-5);
         }
+    }
+}
+
+/// What the other tests compare is what the kernels compute: none of them is left out.
+#[test]
+fn every_kernel_is_launched() {
+    let launched = with_gpu_kernels(|| {
+        cases::small().iter().for_each(|case| _ = common::run(case, DType::F32));
+        common::run(&common::dropout(DType::F32), DType::F32);
+        common::batch_moments(&Device::Cpu);
+        common::spectral_norms(&Device::Cpu);
+        common::optimizer_steps(OptimizerKind::Adam, &Device::Cpu);
+        Rng::new(1).uniform_tensor(3, DType::F32, &Device::Cpu).unwrap();
+    });
+    if launched.is_some() {
+        assert_eq!(never_launched(), [""; 0]);
     }
 }

@@ -192,7 +192,7 @@ impl Dataset for Corpus {
     }
 
     fn resident(&self, device: &Device, limit: usize) -> Result<Option<Box<dyn Dataset>>> {
-        if 4 * self.tokens.len() > limit || u32::try_from(self.tokens.len()).is_err() {
+        if 2 * 4 * self.tokens.len() > limit || u32::try_from(self.tokens.len()).is_err() {
             return Ok(None);
         }
         let tokens = upload(&Tensor::new(self.tokens.as_slice(), &Device::Cpu)?, device)?;

@@ -32,8 +32,9 @@ pub(super) fn run(args: &Check, registry: &Registry) -> Result<()> {
     let data: Arc<dyn Dataset> = split(&parts, &config, Split::Train)?.into();
     terminal::print(&format!("config    {}: modality {}\n", args.config.display(), config.modality))?;
     terminal::print(&format!("data      {}\n", splits(&parts, &config, data.len())?))?;
-    if config.train.precision == Precision::Bf16 && device.is_cpu() {
-        terminal::notice("lsgm: train.precision = \"bf16\" is for a GPU: this device, the CPU, computes in f32");
+    if config.train.precision != Precision::F32 && device.is_cpu() {
+        let precision = config.train.precision.name();
+        terminal::notice(&format!("lsgm: train.precision = \"{precision}\" is for a GPU: a CPU computes in f32"));
     }
 
     let costs = measure(&parts, &config, &data, &device).map_err(|e| config.locate(e))?;

@@ -101,7 +101,7 @@ impl Dataset for SoundClips {
             Ok(x)
         };
         let read = |indices: &[usize]| self.batch(indices, &mut Rng::new(0));
-        Resident::boxed(self.len(), (device, limit), read, Box::new(finish))
+        Resident::load(self.len(), device, limit, read, Box::new(finish))
     }
 
     fn batch(&self, indices: &[usize], rng: &mut Rng) -> lsgm_core::Result<Batch> {

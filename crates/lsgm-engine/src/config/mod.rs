@@ -30,7 +30,7 @@ pub struct TrainConfig {
     pub accumulate: usize,
     /// In which numbers a GPU keeps activations and multiplies matrices in training; a CPU computes in `f32` always.
     pub precision: Precision,
-    /// Keep the training set in the memory of a GPU, if a quarter of what is free there holds it.
+    /// Keep the training set in the memory of a GPU, if an eighth of what is free there holds it.
     pub resident: bool,
     /// Keep only the ends of each block of a network (`nvae` cells, blocks of `ncsnpp`, `unet`, `transformer` and `mixture`)
     /// and compute what is between them again on the way back: about a third more work for a fraction of the memory.

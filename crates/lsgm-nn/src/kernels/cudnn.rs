@@ -16,8 +16,7 @@ use candle_core::cuda::cudarc::driver::{CudaSlice, CudaView, DeviceRepr, ValidAs
 use candle_core::cuda::{CudaDType, CudaDevice, CudaStorageSlice, DeviceId};
 use candle_core::{CudaStorage, DType, Layout, Result, WithDType, bail};
 
-use super::conv::Geometry;
-use crate::ops::Part;
+use super::conv::{Geometry, Part};
 use crate::precision::{Precision, precision};
 
 thread_local! {

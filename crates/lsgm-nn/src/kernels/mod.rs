@@ -1,4 +1,5 @@
-//! Computations on contiguous CPU slices: plain loops that vectorise, matrix products, and their parallel partition.
+//! Computations on contiguous CPU slices: plain loops that vectorise, matrix products, and their parallel partition; beside
+//! them the kernels for GPUs ([`device`]).
 //!
 //! Work is cut into pieces whose size depends on the shapes alone, and partial sums are added in the order of the
 //! pieces, so that results do not depend on the number of threads.

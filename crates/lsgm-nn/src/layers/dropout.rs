@@ -14,7 +14,7 @@ impl Dropout {
     /// Apply it with noise from `pass.rng`; the identity outside training.
     ///
     /// # Errors
-    /// A probability outside [0, 1).
+    /// In training, a probability outside [0, 1).
     pub fn forward(&self, x: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
         if !pass.training || self.p == 0.0 {
             return Ok(x.clone());

@@ -3,8 +3,8 @@
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Shape, Tensor};
 use lsgm_core::Result;
 
-use super::device::{Part, gradients_of_parts};
-use crate::kernels::conv::{Geometry, data_gradient, forward, weight_gradient};
+use super::device::gradients_of_parts;
+use crate::kernels::conv::{Geometry, Part, data_gradient, forward, weight_gradient};
 use crate::precision::{Precision, precision};
 
 /// Whether the sizes are what cuDNN expects: those of the forward convolution. A transposed one may be padded beyond.

@@ -1,7 +1,7 @@
-//! Differentiable operations with hand-written kernels for the CPU.
+//! Differentiable operations with hand-written kernels.
 //!
 //! Each takes tensors of any layout, `f32` or `f64`, and computes the gradients of those inputs only that lead to a
-//! variable. None has a second derivative. On a GPU they are kernels too, or composed of tensor operations; activations may be
+//! variable. None has a second derivative. On a GPU they are kernels or composed of tensor operations; activations may be
 //! `bf16` there, together with parameters in `f32`.
 
 mod activation;
@@ -44,8 +44,6 @@ pub use conv::{
 };
 pub(crate) use custom::has_kernel;
 pub use custom::{is_synchronous, without_kernels};
-#[cfg(feature = "cudnn")]
-pub(crate) use device::Part;
 pub use diffused_gaussians::diffused_gaussians;
 pub use embedding::embedding;
 pub use gated_residual::gated_residual;

@@ -20,10 +20,13 @@ use crate::kernels::spectral::power_iteration;
 /// # Errors
 /// Shapes that do not fit; no iteration.
 pub fn spectral_norms(weights: &[(&Tensor, &Tensor)], iterations: usize) -> Result<Vec<(Tensor, Tensor)>> {
+    if iterations == 0 {
+        return Err(fault("spectral_norms", "at least one iteration is needed"));
+    }
     for (w, u) in weights {
-        if w.rank() < 2 || u.dims() != [w.dim(0)?] || iterations == 0 {
+        if w.rank() < 2 || u.dims() != [w.dim(0)?] {
             let message = format!("start {:?} must have one element for each row of {:?}", u.dims(), w.dims());
-            return Err(fault("spectral_norm", message));
+            return Err(fault("spectral_norms", message));
         }
     }
     if weights.iter().all(|(w, _)| has_kernel(w)) {

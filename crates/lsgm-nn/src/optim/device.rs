@@ -50,7 +50,7 @@ impl Table {
 
     /// A kernel on all of it.
     fn launch(&self, kernel: &'static str) -> Result<Launch> {
-        Ok(Launch::new(&OPTIMIZER, kernel, Element::F32).addresses([address(&self.pieces)?, address(&self.blocks)?]))
+        Ok(Launch::new(&OPTIMIZER, kernel, Element::F32).addresses(&[address(&self.pieces)?, address(&self.blocks)?]))
     }
 
     fn threads(&self) -> usize {
@@ -80,7 +80,7 @@ pub(super) fn step(device: &Device, step: &Step, gradient_scale: &Tensor, pieces
     ];
     table
         .launch("step")?
-        .addresses([address(gradient_scale)?])
+        .addresses(&[address(gradient_scale)?])
         .sizes([usize::from(step.rule == Rule::Adamax)])
         .numbers(numbers)
         .run(device, table.threads())?;
@@ -95,11 +95,11 @@ pub(super) fn norm(device: &Device, gradients: &[&Tensor]) -> Result<Tensor> {
         return Ok(Tensor::zeros((), DType::F64, device)?);
     }
     let (sums, norm) = (fresh(table.count, DType::F64, device)?, fresh((), DType::F64, device)?);
-    table.launch("squares")?.addresses([address(&sums)?]).run(device, table.threads())?;
+    table.launch("squares")?.addresses(&[address(&sums)?]).run(device, table.threads())?;
     Launch::new(&OPTIMIZER, "root", Element::F32)
-        .addresses([address(&sums)?])
-        .words([table.count as u32])
-        .addresses([address(&norm)?])
+        .addresses(&[address(&sums)?])
+        .sizes([table.count])
+        .addresses(&[address(&norm)?])
         .run(device, THREADS as usize)?;
     Ok(norm)
 }

@@ -252,6 +252,9 @@ fn resampling() -> Vec<Case> {
         case("upsample_nearest1d", line.clone(), |t| ops::upsample_nearest1d(&t[0], 2)),
         case("avg_pool1d", line, |t| ops::avg_pool1d(&t[0], 4)),
         case("squeeze_excite", vec![plane[0].clone(), normal(3, (2, 3))], |t| ops::squeeze_excite(&t[0], &t[1])),
+        case("gated_residual", vec![normal(4, (2, 3, 4, 5)), normal(5, (2, 3, 4, 5)), normal(3, (2, 3))], |t| {
+            ops::gated_residual(&t[0], &t[1], &t[2], 0.1)
+        }),
         case("squeeze_excite of points", vec![normal(1, (2, 3)), normal(3, (2, 3))], |t| {
             ops::squeeze_excite(&t[0], &t[1])
         }),

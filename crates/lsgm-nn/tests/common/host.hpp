@@ -1,4 +1,4 @@
-// As much of CUDA as the kernels use, on a host.
+// As much of CUDA as the kernels use, on a host. BLOCK is the number of threads in a block.
 //
 // The threads of a block take turns: each runs until it ends or comes to a barrier, in another order after each barrier, so that
 // a kernel that reads what another thread may not have written yet soon gives another result.
@@ -18,7 +18,6 @@ struct Place {
 };
 
 static thread_local Place threadIdx, blockIdx;
-static const Place blockDim = {256};
 
 static inline unsigned __float_as_uint(float x) {
     unsigned bits;
@@ -55,7 +54,7 @@ static void __syncthreads() {
 
 // 0, or 1 where some threads have ended and others wait for them.
 static int run_block(Block &block) {
-    const unsigned count = blockDim.x, stack = 32768;
+    const unsigned count = BLOCK, stack = 32768;
     static thread_local unsigned order = 1;
     block.threads.resize(count);
     block.stacks.resize(count);

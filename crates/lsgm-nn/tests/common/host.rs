@@ -1,17 +1,18 @@
 //! The kernels of a GPU on the CPU: compiled by the host's C++ compiler, run thread by thread. It shows what the kernels and the
 //! code that launches them compute, not how fast they are.
-#![allow(unsafe_code)]
+#![allow(unsafe_code, dead_code)]
 
+use std::collections::BTreeSet;
 use std::ffi::c_void;
 use std::fmt::Write;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 
 use candle_core::{Result, bail};
 use libloading::{Library, Symbol};
-use lsgm_nn::device::{COMMON, Element, Launch, SOURCES, Source, on_the_host};
+use lsgm_nn::device::{COMMON, Element, Launch, SOURCES, Source, THREADS, on_the_host};
 
 /// A compiled kernel: arguments, their number, blocks.
 type Kernel = unsafe extern "C" fn(*mut *mut c_void, u32, u32) -> i32;
@@ -22,7 +23,7 @@ fn name(source: &Source, element: Element) -> String {
 
 /// All sources in both types, each in a namespace, and a way into each kernel.
 fn program() -> String {
-    let mut program = include_str!("host.hpp").to_owned();
+    let mut program = format!("static const unsigned BLOCK = {THREADS};\n{}", include_str!("host.hpp"));
     for source in SOURCES {
         for element in [Element::F32, Element::Bf16] {
             let name = name(source, element);
@@ -67,9 +68,20 @@ fn library() -> &'static std::result::Result<Library, String> {
     LIBRARY.get_or_init(compiled)
 }
 
+/// Kernels that have been launched, as `source kernel`.
+static LAUNCHED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+/// The kernels that no test of this process has launched so far.
+pub(crate) fn never_launched() -> Vec<String> {
+    let launched = LAUNCHED.lock().unwrap();
+    let all = SOURCES.iter().flat_map(|source| source.kernels.iter().map(|kernel| format!("{} {kernel}", source.name)));
+    all.filter(|kernel| !launched.contains(kernel)).collect()
+}
+
 fn run(launch: &Launch) -> Result<()> {
     let Ok(library) = library() else { bail!("the kernels were not compiled") };
     let symbol = format!("{}_{}", name(launch.source, launch.element), launch.kernel);
+    LAUNCHED.lock().unwrap().insert(format!("{} {}", launch.source.name, launch.kernel));
     // SAFETY: `program` has given every kernel a function of this type.
     let kernel: Symbol<'_, Kernel> = unsafe { library.get(&symbol) }.map_err(candle_core::Error::wrap)?;
     let mut arguments: Vec<*mut c_void> = launch.arguments.iter().map(|a| a.place()).collect();

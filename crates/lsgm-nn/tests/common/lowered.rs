@@ -42,8 +42,11 @@ const FIRST: [&str; 20] = [
 
 /// Of all cases those that take activations.
 pub(crate) fn cases() -> Vec<Case> {
-    let all = cases::small().into_iter().chain(cases::large());
-    all.filter(|case| case.name != "conv2d with its own input as weight").filter_map(lowered).collect()
+    let all: Vec<Case> = cases::small().into_iter().chain(cases::large()).collect();
+    for name in ALL.iter().chain(&FIRST) {
+        assert!(all.iter().any(|case| case.name.starts_with(name)), "no case of {name}");
+    }
+    all.into_iter().filter(|case| case.name != "conv2d with its own input as weight").filter_map(lowered).collect()
 }
 
 fn lowered(case: Case) -> Option<Case> {

@@ -71,6 +71,20 @@ pub(crate) fn run_on(case: &Case, dtype: DType, device: &Device) -> (Tensor, Vec
     (y.detach(), gradients)
 }
 
+/// Assert that outputs and gradients of [`run`] agree.
+#[track_caller]
+pub(crate) fn assert_agree(
+    case: &Case,
+    found: &(Tensor, Vec<Tensor>),
+    expected: &(Tensor, Vec<Tensor>),
+    tolerance: f64,
+) {
+    assert_close(&case.name, &found.0, &expected.0, tolerance);
+    for (i, (found, expected)) in found.1.iter().zip(&expected.1).enumerate() {
+        assert_close(&format!("{}, gradient {i}", case.name), found, expected, tolerance);
+    }
+}
+
 /// Compare the gradients with respect to each input with central differences in `f64`.
 pub(crate) fn check_gradients(case: &Case) {
     let (_, gradients) = run(case, DType::F64);

@@ -11,6 +11,7 @@ mod weight;
 mod windows;
 mod winograd;
 
+use candle_core::Shape;
 use rayon::prelude::*;
 
 use self::correlate::{Correlation, Grid};
@@ -33,6 +34,29 @@ pub(crate) struct Geometry {
     pub(crate) padding: (usize, usize),
     pub(crate) dilation: (usize, usize),
     pub(crate) output: (usize, usize),
+}
+
+/// Three maps, linear in each of their inputs: each is what the gradients of the other two are made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Part {
+    /// `x` and `w` to `y`.
+    Forward,
+    /// `y` and `w` to `x`.
+    DataGradient,
+    /// `x` and `y` to `w`.
+    WeightGradient,
+}
+
+impl Part {
+    /// The shape of what it makes.
+    pub(crate) fn shape(self, g: &Geometry) -> Shape {
+        match self {
+            Self::Forward => (g.batch, g.groups * g.cout, g.output.0, g.output.1),
+            Self::DataGradient => (g.batch, g.groups * g.cin, g.input.0, g.input.1),
+            Self::WeightGradient => (g.groups * g.cout, g.cin, g.kernel.0, g.kernel.1),
+        }
+        .into()
+    }
 }
 
 impl Geometry {

@@ -19,7 +19,7 @@ use candle_core::{CpuStorage, DType, Device, Layout, Result, Storage, Tensor, ba
 use self::accelerator::install;
 #[cfg(feature = "cuda")]
 pub(crate) use self::cuda::{compile_all, count, gpu, open, peak_memory};
-pub(crate) use self::random::{drawing, threads};
+pub(crate) use self::random::{drawing, drawing_threads};
 
 /// Threads of a block, in every kernel.
 pub const THREADS: u32 = 256;
@@ -58,7 +58,7 @@ sources! {
     RANDOM: "random.cu", ["uniforms", "dropout"];
     SPECTRAL: "spectral.cu", ["power_iteration"];
     ROWS: "rows.cu", [
-        "row_norm", "row_data_gradient", "gated_rows", "scaled_rows", "add_row", "column_sums", "column_totals", "softmax",
+        "row_norm", "row_norm_data_gradient", "gated_rows", "scaled_rows", "add_row", "column_sums", "column_totals", "softmax",
         "softmax_gradient", "weight_norm", "weight_norm_gradients", "embedding", "embedding_gradient",
     ];
 }
@@ -68,7 +68,7 @@ sources! {
 pub enum Element {
     /// Single precision.
     F32,
-    /// Half of its digits cut off.
+    /// bfloat16: the upper half of the bits of `f32`, rounded to the nearest.
     Bf16,
 }
 
@@ -140,8 +140,8 @@ impl Launch {
         Self { source, kernel, element, blocks: 0, arguments: Vec::with_capacity(16), too_large: false }
     }
 
-    pub(crate) fn addresses(mut self, addresses: impl IntoIterator<Item = u64>) -> Self {
-        self.arguments.extend(addresses.into_iter().map(Argument::Address));
+    pub(crate) fn addresses(mut self, addresses: &[u64]) -> Self {
+        self.arguments.extend(addresses.iter().copied().map(Argument::Address));
         self
     }
 
@@ -172,7 +172,8 @@ impl Launch {
     /// Put it into the stream of `device`, as so many blocks as `threads` threads need.
     ///
     /// The caller vouches for the arguments: they are those of the kernel, and every address is that of as many elements as
-    /// the sizes imply. Every op takes addresses from [`address`] and [`input`], which check that.
+    /// the sizes imply. Addresses come from [`address`] and [`input`], which check that elements lie side by side; the public
+    /// function of an op has checked all shapes.
     pub(crate) fn run(mut self, device: &Device, threads: usize) -> Result<()> {
         let blocks = i32::try_from(threads.div_ceil(THREADS as usize));
         let (Ok(blocks), false) = (blocks, self.too_large) else {
@@ -226,6 +227,11 @@ pub(crate) fn is_there(device: &Device) -> bool {
 /// Whether they take activations such as `x`.
 pub(crate) fn serves(x: &Tensor) -> bool {
     is_there(x.device()) && Element::of(x.dtype()).is_ok() && x.elem_count() > 0
+}
+
+/// Whether they take parameters such as `x`.
+pub(crate) fn serves_f32(x: &Tensor) -> bool {
+    x.dtype() == DType::F32 && serves(x)
 }
 
 /// Memory of a tensor for a kernel to write, which holds anything: on the CPU, where tests run, what no element may keep.

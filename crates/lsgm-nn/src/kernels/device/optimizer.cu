@@ -29,7 +29,7 @@ KERNEL step(
     const float *g = (const float *)run.piece[1];
     float *m = (float *)run.piece[2], *v = (float *)run.piece[3], *average = (float *)run.piece[4];
     float scale = (float)*gradient_scale;
-    for (unsigned long long i = run.first + threadIdx.x; i < run.end; i += blockDim.x) {
+    for (unsigned long long i = run.first + threadIdx.x; i < run.end; i += THREADS) {
         float x = p[i];
         if (g) {
             float gradient = fmaf(g[i], scale, decay * x);
@@ -57,7 +57,7 @@ KERNEL squares(const unsigned long long *pieces, const unsigned *blocks, double 
     Run run = run_of_block(pieces, blocks);
     const float *g = (const float *)run.piece[1];
     double own = 0.0;
-    for (unsigned long long i = run.first + threadIdx.x; i < run.end; i += blockDim.x) {
+    for (unsigned long long i = run.first + threadIdx.x; i < run.end; i += THREADS) {
         own += (double)g[i] * (double)g[i];
     }
     double sum = sum_over(own, THREADS);
@@ -67,9 +67,9 @@ KERNEL squares(const unsigned long long *pieces, const unsigned *blocks, double 
 }
 
 // The root of the sum of `n` numbers, by one block.
-KERNEL root(const double *sums, unsigned n, double *norm) {
+KERNEL root(const double *sums, int n, double *norm) {
     double own = 0.0;
-    for (unsigned i = threadIdx.x; i < n; i += blockDim.x) {
+    for (int i = threadIdx.x; i < n; i += THREADS) {
         own += sums[i];
     }
     double sum = sum_over(own, THREADS);

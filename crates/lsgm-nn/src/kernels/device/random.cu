@@ -8,19 +8,19 @@ struct Key {
     unsigned words[8];
 };
 
-DEVICE unsigned turned(unsigned x, int bits) {
+DEVICE unsigned rotate_left(unsigned x, int bits) {
     return x << bits | x >> (32 - bits);
 }
 
 DEVICE void quarter_round(unsigned *s, int a, int b, int c, int d) {
     s[a] += s[b];
-    s[d] = turned(s[d] ^ s[a], 16);
+    s[d] = rotate_left(s[d] ^ s[a], 16);
     s[c] += s[d];
-    s[b] = turned(s[b] ^ s[c], 12);
+    s[b] = rotate_left(s[b] ^ s[c], 12);
     s[a] += s[b];
-    s[d] = turned(s[d] ^ s[a], 8);
+    s[d] = rotate_left(s[d] ^ s[a], 8);
     s[c] += s[d];
-    s[b] = turned(s[b] ^ s[c], 7);
+    s[b] = rotate_left(s[b] ^ s[c], 7);
 }
 
 DEVICE void chacha_block(const Key &key, unsigned long long block, unsigned long long stream, unsigned *words) {

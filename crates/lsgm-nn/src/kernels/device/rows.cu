@@ -35,7 +35,7 @@ KERNEL row_norm(
 }
 
 // The gradient of x, given that of y.
-KERNEL row_data_gradient(
+KERNEL row_norm_data_gradient(
     IN(element) x, IN(void) scale, IN(float) stats, IN(element) gy, OUT(element) dx, int rows, int width, int per,
     int lanes, int centred, int modulated) {
     int row = run_of_thread(lanes), end = row < rows ? width : 0;
@@ -123,7 +123,7 @@ KERNEL column_sums(
 // The sums of all parts of each segment: products and sums, each where it is wanted, as f32 or, where `modulated` is
 // not 0, as activations.
 KERNEL column_totals(
-    IN(double) table, OUT(void) products, OUT(void) sums, int segments, int width, int parts, int modulated) {
+    IN(double) table, OUT(void) products, OUT(void) sums, int segments, int width, int parts, int as_elements) {
     long long i = element_of_thread();
     if (i >= (long long)segments * width) {
         return;
@@ -135,12 +135,12 @@ KERNEL column_totals(
         sum += table[2 * at];
         product += table[2 * at + 1];
     }
-    if (products && modulated) {
+    if (products && as_elements) {
         ((element *)products)[i] = store((float)product);
     } else if (products) {
         ((float *)products)[i] = (float)product;
     }
-    if (sums && modulated) {
+    if (sums && as_elements) {
         ((element *)sums)[i] = store((float)sum);
     } else if (sums) {
         ((float *)sums)[i] = (float)sum;

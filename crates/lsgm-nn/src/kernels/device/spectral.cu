@@ -10,7 +10,7 @@
 #define LANES 32
 
 // Scale `x` to length 1.
-DEVICE void normalise(float *x, int length) {
+DEVICE void to_unit_length(float *x, int length) {
     double own = 0.0;
     for (int i = threadIdx.x; i < length; i += THREADS) {
         own += (double)x[i] * x[i];
@@ -46,7 +46,7 @@ KERNEL power_iteration(const unsigned long long *pieces, int iterations) {
             v[j] = sum;
         }
         __syncthreads();
-        normalise(v, columns);
+        to_unit_length(v, columns);
         for (int first = 0; first < rows; first += THREADS / LANES) {
             int row = first + threadIdx.x / LANES;
             double product = 0.0;
@@ -60,6 +60,6 @@ KERNEL power_iteration(const unsigned long long *pieces, int iterations) {
             }
         }
         __syncthreads();
-        normalise(u, rows);
+        to_unit_length(u, rows);
     }
 }

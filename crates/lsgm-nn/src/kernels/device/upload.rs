@@ -1,7 +1,7 @@
-//! Tensors from the host to a GPU without waiting.
+//! Tensors from the host to a GPU, for which the host seldom waits.
 //!
-//! A copy from ordinary memory may first wait for all that the GPU still has to do. From memory that stays where it is the GPU
-//! fetches it itself, while the host goes on; such memory is used again when it has been fetched.
+//! A copy from ordinary memory may first wait for all that the GPU still has to do. From pinned memory the GPU fetches it itself,
+//! while the host goes on; such memory is used again when it has been fetched.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
@@ -17,12 +17,12 @@ use super::{address, cuda, fresh_storage};
 const SMALL: usize = 64 * 1024;
 
 /// Transfers of one size that may be under way at a time.
-const UNDER_WAY: usize = 16;
+const MAX_IN_FLIGHT: usize = 16;
 
-/// The most bytes of memory that stays where it is.
-const MOST: usize = 1 << 28;
+/// The most bytes of pinned memory of a thread.
+const MAX_PINNED_BYTES: usize = 1 << 28;
 
-/// Memory that stays where it is.
+/// Pinned memory.
 struct Stage {
     memory: PinnedHostSlice<u8>,
     /// Happens when the GPU has fetched what was last there.
@@ -38,7 +38,7 @@ impl Drop for Stage {
     }
 }
 
-/// Memory by device and number of bytes, the longest unused first.
+/// Pinned memory by device and number of bytes, the longest unused first.
 #[derive(Default)]
 struct Stages {
     free: HashMap<(DeviceId, usize), VecDeque<Stage>>,
@@ -76,7 +76,7 @@ impl Stages {
     fn take(&mut self, device: &CudaDevice, bytes: usize) -> Option<Stage> {
         let free = self.free.entry((device.id(), bytes)).or_default();
         let is_free = |stage: &Stage| stage.fetched.as_ref().is_none_or(CudaEvent::is_complete);
-        if free.front().is_some_and(is_free) || free.len() >= UNDER_WAY || self.bytes + bytes > MOST {
+        if free.front().is_some_and(is_free) || free.len() >= MAX_IN_FLIGHT || self.bytes + bytes > MAX_PINNED_BYTES {
             return free.pop_front();
         }
         // SAFETY: the only caller writes every byte before one is read.

@@ -10,11 +10,11 @@ use lsgm_core::Result;
 use super::products::matmul;
 use super::{in_full_precision, over_channels};
 use crate::full_precision;
-use crate::kernels::conv::Geometry;
+use crate::kernels::conv::{Geometry, Part};
 use crate::kernels::device::serves;
 #[cfg(feature = "cudnn")]
 use crate::ops::cudnn;
-use crate::ops::device::{self, Part};
+use crate::ops::device;
 
 /// One axis of a convolution.
 struct Axis {

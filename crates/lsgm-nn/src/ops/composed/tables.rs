@@ -5,14 +5,14 @@ use candle_core::{D, DType, DeviceLocation, Tensor};
 use lsgm_core::Result;
 
 use super::{constant, in_full_precision};
-use crate::kernels::device::serves;
+use crate::kernels::device::serves_f32;
 use crate::ops::device;
 use crate::ops::rotary::turns_of;
 
 /// An id outside the table gives rows that are not numbers, or stops the device with an error of the driver: reading ids back
 /// would stop the host.
 pub(crate) fn embedding(table: &Tensor, ids: &Tensor) -> Result<Tensor> {
-    if table.dtype() == DType::F32 && ids.dtype() == DType::U32 && serves(table) {
+    if ids.dtype() == DType::U32 && serves_f32(table) {
         return device::embedding(table, ids);
     }
     let mut dims = ids.dims().to_vec();

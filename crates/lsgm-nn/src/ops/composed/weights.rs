@@ -1,14 +1,14 @@
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use lsgm_core::Result;
 
 use super::filled;
 use super::functions::at_least;
-use crate::kernels::device::serves;
+use crate::kernels::device::serves_f32;
 use crate::kernels::spectral::SHORTEST;
 use crate::ops::device;
 
 pub(crate) fn weight_norm(v: &Tensor, g: &Tensor, eps: f64) -> Result<Tensor> {
-    if v.dtype() == DType::F32 && serves(v) {
+    if serves_f32(v) {
         return device::weight_norm(v, g, eps);
     }
     let rows = v.reshape((v.dim(0)?, ()))?;
@@ -28,7 +28,7 @@ pub(crate) fn spectral_norms(weights: &[(&Tensor, &Tensor)], iterations: usize) 
     let matrices = rows.iter().map(|w| w.detach().contiguous()).collect::<candle_core::Result<Vec<_>>>()?;
     let start = |(w, u): &(&Tensor, &Tensor)| u.to_dtype(w.dtype())?.detach().contiguous();
     let starts = weights.iter().map(start).collect::<candle_core::Result<Vec<_>>>()?;
-    let vectors = if matrices.iter().all(|w| w.dtype() == DType::F32 && serves(w)) {
+    let vectors = if matrices.iter().all(serves_f32) {
         device::power_iterations(&matrices, &starts, iterations)?
     } else {
         let each = matrices.iter().zip(&starts);

@@ -4,31 +4,8 @@ use candle_core::{Device, Result as Candle, Shape, Tensor, bail};
 use lsgm_core::Result;
 
 use super::{DeviceOp, apply2};
-use crate::kernels::conv::Geometry;
+use crate::kernels::conv::{Geometry, Part};
 use crate::kernels::device::{DEPTHWISE, Element, Launch, THREADS, address, fresh, lanes};
-
-/// Three maps, linear in each of their inputs: each is what the gradients of the other two are made of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Part {
-    /// `x` and `w` to `y`.
-    Forward,
-    /// `y` and `w` to `x`.
-    DataGradient,
-    /// `x` and `y` to `w`.
-    WeightGradient,
-}
-
-impl Part {
-    /// The shape of what it makes.
-    pub(crate) fn shape(self, g: &Geometry) -> Shape {
-        match self {
-            Self::Forward => (g.batch, g.groups * g.cout, g.output.0, g.output.1),
-            Self::DataGradient => (g.batch, g.groups * g.cin, g.input.0, g.input.1),
-            Self::WeightGradient => (g.groups * g.cout, g.cin, g.kernel.0, g.kernel.1),
-        }
-        .into()
-    }
-}
 
 /// The gradients of the inputs of `part` that are tracked, by way of `run`, which makes a part of its inputs.
 pub(crate) fn gradients_of_parts(
@@ -68,10 +45,7 @@ impl Depthwise {
             Part::DataGradient => ("depthwise_data_gradient", elements),
             Part::WeightGradient => ("depthwise_weight_gradient", elements * THREADS as usize),
         };
-        let launch = Launch::new(&DEPTHWISE, kernel, element).addresses(addresses);
-        if i32::try_from(elements).is_err() {
-            bail!("depthwise convolution: {elements} elements are too many");
-        }
+        let launch = Launch::new(&DEPTHWISE, kernel, element).addresses(&addresses);
         let counted = match part {
             Part::WeightGradient => launch.sizes([g.batch, (4 * lanes(g.output.0 * g.output.1)).min(THREADS as usize)]),
             _ => launch.sizes([elements]),

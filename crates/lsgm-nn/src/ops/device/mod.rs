@@ -19,7 +19,6 @@ use lsgm_core::Result;
 use crate::backward::hand_over;
 use crate::kernels::device::{Element, Memory, fresh, input};
 
-pub(crate) use convolution::Part;
 pub(super) use convolution::depthwise;
 #[cfg(any(test, feature = "cudnn"))]
 pub(super) use convolution::gradients_of_parts;

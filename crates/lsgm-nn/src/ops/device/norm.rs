@@ -51,11 +51,11 @@ impl Sets {
         let stats = fresh((self.count(), 2), DType::F32, device)?;
         let [batch, channels, positions, groups] = self.sizes();
         Launch::new(&NORM, "plane_moments", element)
-            .addresses([address(&x)?, address(&table)?])
+            .addresses(&[address(&x)?, address(&table)?])
             .sizes([batch, channels, positions, self.lanes()])
             .run(device, self.planes() * self.lanes())?;
         Launch::new(&NORM, "set_moments", element)
-            .addresses([address(&table)?, address(&stats)?])
+            .addresses(&[address(&table)?, address(&stats)?])
             .sizes([batch, channels, positions, groups, self.set_lanes()])
             .numbers([eps])
             .run(device, self.count() * self.set_lanes())?;
@@ -118,6 +118,18 @@ impl Norm {
         usize::from(self.activation == Activation::Silu)
     }
 
+    /// What the moments of each set add to the gradient of the input, from the sums of each plane.
+    fn input_means(&self, table: &Tensor, gamma: &Tensor, element: Element) -> Candle<Tensor> {
+        let (sets, device) = (&self.sets, gamma.device());
+        let [batch, channels, positions, groups] = sets.sizes();
+        let means = fresh((sets.count(), 2), DType::F32, device)?;
+        Launch::new(&NORM, "set_slopes", element)
+            .addresses(&[address(table)?, address(gamma)?, address(&means)?])
+            .sizes([batch, channels, positions, groups, sets.set_lanes()])
+            .run(device, sets.count() * sets.set_lanes())?;
+        Ok(means)
+    }
+
     /// The sizes of the kernels that work on elements, and their number of threads.
     fn whole(&self) -> ([usize; 6], usize) {
         let [batch, channels, positions, groups] = self.sets.sizes();
@@ -136,7 +148,7 @@ impl DeviceOp<3> for Norm {
     fn forward(&self, device: &Device, element: Element, [x, gamma, beta]: [u64; 3], y: u64) -> Candle<()> {
         let (sizes, threads) = self.whole();
         Launch::new(&NORM, "normalise", element)
-            .addresses([x, gamma, beta, address(&self.stats)?, y])
+            .addresses(&[x, gamma, beta, address(&self.stats)?, y])
             .sizes(sizes)
             .run(device, threads)
     }
@@ -144,36 +156,30 @@ impl DeviceOp<3> for Norm {
     fn backward(&self, inputs: [&Tensor; 3], _: &Tensor, gradient: &Tensor) -> Candle<[Option<Tensor>; 3]> {
         let [x, gamma, beta] = inputs;
         let (device, element) = (x.device(), Element::of(x.dtype())?);
-        let [batch, channels, positions, groups] = self.sets.sizes();
+        let Sets { batch, channels, .. } = self.sets;
         let (sizes, threads) = self.whole();
         let given = [address(x)?, address(gamma)?, address(beta)?, address(&self.stats)?, address(gradient)?];
         let table = fresh((self.sets.planes(), 2), DType::F64, device)?;
         Launch::new(&NORM, "plane_slopes", element)
-            .addresses(given.into_iter().chain([address(&table)?]))
+            .addresses(&[&given[..], &[address(&table)?]].concat())
             .sizes(sizes)
             .run(device, threads)?;
         let mut found = [None, None, None];
         if gamma.track_op() || beta.track_op() {
             let gradients = [fresh(channels, DType::F32, device)?, fresh(channels, DType::F32, device)?];
             Launch::new(&NORM, "channel_slopes", element)
-                .addresses([address(&table)?, address(&gradients[0])?, address(&gradients[1])?])
+                .addresses(&[address(&table)?, address(&gradients[0])?, address(&gradients[1])?])
                 .sizes([batch, channels, lanes(batch)])
                 .run(device, channels * lanes(batch))?;
             let [dgamma, dbeta] = gradients;
             found = [None, gamma.track_op().then_some(dgamma), beta.track_op().then_some(dbeta)];
         }
         if x.track_op() {
-            let means = fresh((self.sets.count(), 2), DType::F32, device)?;
-            if self.of_input {
-                Launch::new(&NORM, "set_slopes", element)
-                    .addresses([address(&table)?, address(gamma)?, address(&means)?])
-                    .sizes([batch, channels, positions, groups, self.sets.set_lanes()])
-                    .run(device, self.sets.count() * self.sets.set_lanes())?;
-            }
+            let means = self.of_input.then(|| self.input_means(&table, gamma, element)).transpose()?;
             let dx = fresh(x.shape(), x.dtype(), device)?;
-            let means = if self.of_input { address(&means)? } else { 0 };
+            let written = [means.as_ref().map_or(Ok(0), address)?, address(&dx)?];
             Launch::new(&NORM, "norm_data_gradient", element)
-                .addresses(given.into_iter().chain([means, address(&dx)?]))
+                .addresses(&[&given[..], &written].concat())
                 .sizes(sizes)
                 .run(device, threads)?;
             found[0] = Some(dx);

@@ -27,12 +27,17 @@ impl Sizes {
         self.planes * self.lanes()
     }
 
+    /// What most kernels are told.
+    fn numbers(&self) -> [usize; 3] {
+        [self.planes, self.positions, self.lanes()]
+    }
+
     /// The sum of each plane of `x`, in f32.
     fn sums(&self, device: &Device, element: Element, x: u64) -> Candle<Tensor> {
         let sums = fresh(self.planes, DType::F32, device)?;
         Launch::new(&PLANES, "plane_sums", element)
-            .addresses([x, address(&sums)?])
-            .sizes([self.planes, self.positions, self.lanes()])
+            .addresses(&[x, address(&sums)?])
+            .sizes(self.numbers())
             .run(device, self.threads())?;
         Ok(sums)
     }
@@ -57,7 +62,7 @@ impl DeviceOp<2> for AddBias {
 
     fn forward(&self, device: &Device, element: Element, [x, bias]: [u64; 2], y: u64) -> Candle<()> {
         Launch::new(&PLANES, "add_bias", element)
-            .addresses([x, bias, y])
+            .addresses(&[x, bias, y])
             .sizes([self.sizes.planes, self.channels, self.sizes.positions, self.sizes.lanes()])
             .run(device, self.sizes.threads())
     }
@@ -90,8 +95,8 @@ impl DeviceOp<1> for Mean {
 
     fn forward(&self, device: &Device, element: Element, [x]: [u64; 1], y: u64) -> Candle<()> {
         Launch::new(&PLANES, "plane_means", element)
-            .addresses([x, y])
-            .sizes([self.sizes.planes, self.sizes.positions, self.sizes.lanes()])
+            .addresses(&[x, y])
+            .sizes(self.sizes.numbers())
             .run(device, self.sizes.threads())
     }
 
@@ -118,8 +123,8 @@ struct Gate {
 impl Gate {
     fn run(&self, device: &Device, element: Element, addresses: [u64; 4]) -> Candle<()> {
         Launch::new(&PLANES, "gated", element)
-            .addresses(addresses)
-            .sizes([self.sizes.planes, self.sizes.positions, self.sizes.lanes()])
+            .addresses(&addresses)
+            .sizes(self.sizes.numbers())
             .numbers([self.scale])
             .run(device, self.sizes.threads())
     }
@@ -128,8 +133,8 @@ impl Gate {
         let device = x.device();
         let (dx, dlogits) = (fresh(x.shape(), x.dtype(), device)?, fresh(logits.shape(), x.dtype(), device)?);
         Launch::new(&PLANES, "gated_gradients", Element::of(x.dtype())?)
-            .addresses([address(x)?, address(logits)?, address(gradient)?, address(&dx)?, address(&dlogits)?])
-            .sizes([self.sizes.planes, self.sizes.positions, self.sizes.lanes()])
+            .addresses(&[address(x)?, address(logits)?, address(gradient)?, address(&dx)?, address(&dlogits)?])
+            .sizes(self.sizes.numbers())
             .numbers([self.scale])
             .run(device, self.sizes.threads())?;
         Ok([x.track_op().then_some(dx), logits.track_op().then_some(dlogits)])
@@ -174,7 +179,7 @@ struct Snake {
 impl Snake {
     fn run(&self, kernel: &'static str, device: &Device, element: Element, addresses: &[u64]) -> Candle<()> {
         Launch::new(&PLANES, kernel, element)
-            .addresses(addresses.iter().copied())
+            .addresses(addresses)
             .sizes([self.sizes.planes, self.channels, self.sizes.positions, self.sizes.lanes()])
             .run(device, self.sizes.threads())
     }

@@ -34,7 +34,7 @@ impl Pointwise {
 
     fn run(&self, kernel: &'static str, device: &Device, element: Element, addresses: &[u64]) -> Candle<()> {
         Launch::new(&POINTWISE, kernel, element)
-            .addresses(addresses.iter().copied())
+            .addresses(addresses)
             .long(self.elements as u64)
             .sizes([self.number()])
             .run(device, self.elements.div_ceil(EACH))

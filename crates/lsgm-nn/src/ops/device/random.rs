@@ -4,7 +4,7 @@ use candle_core::{Device, Result as Candle, Tensor};
 use lsgm_core::{Draws, Result};
 
 use super::{DeviceOp, apply1};
-use crate::kernels::device::{Element, address, drawing, fresh, threads};
+use crate::kernels::device::{Element, address, drawing, drawing_threads, fresh};
 
 /// Zeros where the drawn number is below `p`, else `x` times `scale`.
 pub(crate) fn dropout(x: &Tensor, draws: Draws, p: f32, scale: f32) -> Result<Tensor> {
@@ -21,7 +21,7 @@ impl Dropout {
     fn run(&self, device: &Device, element: Element, x: u64, y: u64) -> Candle<()> {
         drawing("dropout", element, &self.draws, &[x, y])
             .numbers([f64::from(self.p), f64::from(self.scale)])
-            .run(device, threads(&self.draws))
+            .run(device, drawing_threads(&self.draws))
     }
 }
 

@@ -9,8 +9,9 @@ use crate::kernels::device::{Element, Launch, ROWS, THREADS, address, fresh, lan
 /// Columns that a block of `column_sums` takes.
 const COLUMNS: usize = 32;
 
-/// Rows that are added up by one block at least.
-const PART: usize = 64;
+/// Rows that one block adds up, until there are as many parts as there may be.
+const ROWS_PER_PART: usize = 64;
+const MAX_PARTS: usize = 64;
 
 #[derive(Debug, Clone, Copy)]
 struct Rows {
@@ -41,31 +42,32 @@ impl Rows {
         self.rows * self.lanes()
     }
 
+    /// What most kernels are told.
+    fn numbers(&self) -> [usize; 4] {
+        [self.rows, self.width, self.per, self.lanes()]
+    }
+
     /// A kernel with rows, width, segments and lanes.
     fn run(&self, kernel: &'static str, device: &Device, element: Element, addresses: &[u64]) -> Candle<()> {
-        Launch::new(&ROWS, kernel, element)
-            .addresses(addresses.iter().copied())
-            .sizes([self.rows, self.width, self.per, self.lanes()])
-            .run(device, self.threads())
+        Launch::new(&ROWS, kernel, element).addresses(addresses).sizes(self.numbers()).run(device, self.threads())
     }
 
     /// For each segment the sums over its rows of `g` times `x`, which is normalised first where there are `stats`, and of
     /// `g` alone: `[segments, width]` each, in f32 or as activations.
     fn column_sums(&self, g: &Tensor, x: Option<&Tensor>, stats: Option<&Tensor>, like: DType) -> Candle<[Tensor; 2]> {
         let (device, element) = (g.device(), Element::of(g.dtype())?);
-        let (segments, parts) = (self.rows / self.per, self.per.div_ceil(PART).min(PART));
+        let (segments, parts) = (self.rows / self.per, self.per.div_ceil(ROWS_PER_PART).min(MAX_PARTS));
         let place = |t: Option<&Tensor>| t.map_or(Ok(0), address);
         let table = fresh((segments * parts, self.width, 2), DType::F64, device)?;
         let tiles = self.width.div_ceil(COLUMNS);
         Launch::new(&ROWS, "column_sums", element)
-            .addresses([address(g)?, place(x)?, place(stats)?, address(&table)?])
+            .addresses(&[address(g)?, place(x)?, place(stats)?, address(&table)?])
             .sizes([self.width, self.per, parts])
             .run(device, segments * parts * tiles * THREADS as usize)?;
-        let sums = [(); 2].map(|()| fresh((segments, self.width), like, device));
-        let [products, plain] = sums;
-        let (products, plain) = (products?, plain?);
+        let sums = || fresh((segments, self.width), like, device);
+        let (products, plain) = (sums()?, sums()?);
         Launch::new(&ROWS, "column_totals", element)
-            .addresses([address(&table)?, address(&products)?, address(&plain)?])
+            .addresses(&[address(&table)?, address(&products)?, address(&plain)?])
             .sizes([segments, self.width, parts, usize::from(like != DType::F32)])
             .run(device, segments * self.width)?;
         Ok([products, plain])
@@ -106,8 +108,8 @@ impl RowNorm {
 
     fn run(&self, device: &Device, element: Element, [x, scale, shift, y]: [u64; 4]) -> Candle<()> {
         Launch::new(&ROWS, "row_norm", element)
-            .addresses([x, scale, shift, y, address(&self.stats)?])
-            .sizes([self.rows.rows, self.rows.width, self.rows.per, self.rows.lanes()])
+            .addresses(&[x, scale, shift, y, address(&self.stats)?])
+            .sizes(self.rows.numbers())
             .numbers([self.eps])
             .sizes(self.flags())
             .run(device, self.rows.threads())
@@ -115,9 +117,9 @@ impl RowNorm {
 
     fn data_gradient(&self, x: &Tensor, scale: &Tensor, gradient: &Tensor) -> Candle<Tensor> {
         let dx = fresh(x.shape(), x.dtype(), x.device())?;
-        Launch::new(&ROWS, "row_data_gradient", Element::of(x.dtype())?)
-            .addresses([address(x)?, address(scale)?, address(&self.stats)?, address(gradient)?, address(&dx)?])
-            .sizes([self.rows.rows, self.rows.width, self.rows.per, self.rows.lanes()])
+        Launch::new(&ROWS, "row_norm_data_gradient", Element::of(x.dtype())?)
+            .addresses(&[address(x)?, address(scale)?, address(&self.stats)?, address(gradient)?, address(&dx)?])
+            .sizes(self.rows.numbers())
             .sizes(self.flags())
             .run(x.device(), self.rows.threads())?;
         Ok(dx)
@@ -220,7 +222,7 @@ impl DeviceOp<2> for AddRow {
 
     fn forward(&self, device: &Device, element: Element, [x, bias]: [u64; 2], y: u64) -> Candle<()> {
         Launch::new(&ROWS, "add_row", element)
-            .addresses([x, bias, y])
+            .addresses(&[x, bias, y])
             .sizes([self.0.rows, self.0.width, self.0.lanes()])
             .run(device, self.0.threads())
     }
@@ -248,7 +250,7 @@ struct Softmax {
 impl Softmax {
     fn run(&self, kernel: &'static str, device: &Device, element: Element, addresses: &[u64]) -> Candle<()> {
         Launch::new(&ROWS, kernel, element)
-            .addresses(addresses.iter().copied())
+            .addresses(addresses)
             .sizes([self.rows.rows, self.rows.width, self.rows.lanes()])
             .numbers([self.factor])
             .sizes([usize::from(self.log)])
@@ -288,7 +290,7 @@ struct WeightNorm {
 impl WeightNorm {
     fn run(&self, kernel: &'static str, device: &Device, addresses: &[u64]) -> Candle<()> {
         Launch::new(&ROWS, kernel, Element::F32)
-            .addresses(addresses.iter().copied())
+            .addresses(addresses)
             .sizes([self.rows.rows, self.rows.width, self.rows.lanes()])
             .numbers([self.eps])
             .run(device, self.rows.threads())
@@ -343,7 +345,7 @@ impl DeviceOp<1> for Embedding {
     fn forward(&self, device: &Device, element: Element, [table]: [u64; 1], y: u64) -> Candle<()> {
         let (count, lanes) = (self.ids.elem_count(), lanes(self.width));
         Launch::new(&ROWS, "embedding", element)
-            .addresses([table, address(&self.ids)?, y])
+            .addresses(&[table, address(&self.ids)?, y])
             .sizes([self.rows, count, self.width, lanes])
             .run(device, count * lanes)
     }
@@ -352,7 +354,7 @@ impl DeviceOp<1> for Embedding {
         let dtable = fresh(table.shape(), DType::F32, table.device())?;
         let threads = THREADS as usize;
         Launch::new(&ROWS, "embedding_gradient", Element::F32)
-            .addresses([address(&self.ids)?, address(gradient)?, address(&dtable)?])
+            .addresses(&[address(&self.ids)?, address(gradient)?, address(&dtable)?])
             .sizes([self.ids.elem_count(), self.width])
             .run(table.device(), self.rows * self.width.div_ceil(threads) * threads)?;
         Ok([Some(dtable)])

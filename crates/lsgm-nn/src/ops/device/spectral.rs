@@ -20,7 +20,7 @@ pub(crate) fn power_iterations(matrices: &[Tensor], starts: &[Tensor], iteration
     }
     let pieces = upload(&Tensor::new(numbers, &Device::Cpu)?, device)?;
     Launch::new(&SPECTRAL, "power_iteration", Element::F32)
-        .addresses([address(&pieces)?])
+        .addresses(&[address(&pieces)?])
         .sizes([iterations])
         .run(device, matrices.len() * THREADS as usize)?;
     Ok(vectors)
