@@ -35,7 +35,7 @@ with_features=$(sed 's/\([a-z]\+\)/lsgm\/\1/g' <<< "$features")
 cargo build --release --workspace --features "$with_features"
 # Lines such as "Executable tests/cuda.rs (/path/cuda-0123)".
 programs() {
-  cargo "$@" --workspace --features "$with_features" --no-run 2>&1 | tee /dev/stderr | sed -n 's/.*Executable.*(\(.*\))$/\1/p'
+  cargo "$@" --workspace --features "$with_features" --no-run 2>&1 | tee >(cat >&2) | sed -n 's/.*Executable.*(\(.*\))$/\1/p'
 }
 # Nothing of a build before stays, and a failed one ends the script: in a list of words its status would be lost.
 rm -rf "$out/tests"

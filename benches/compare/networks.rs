@@ -106,13 +106,12 @@ pub(crate) fn lsgm(sizes: &Sizes) -> Result<Step> {
     }))
 }
 
-/// Latents from noise to data by the probability-flow ODE at tolerance 1e-5, products in TF32 on a GPU. An untrained prior is
-/// next to N(0, I), for which the flow stands still: a noise level that moves the latents makes both sides work.
+/// Latents from noise to data by the probability-flow ODE at tolerance 1e-5, products in TF32 on a GPU.
 pub(crate) fn sample(sizes: &Sizes) -> Result<Step> {
     let store = ParamStore::new(DType::F32, device()?, Rng::new(1));
     let shape = sizes.autoencoder(&store)?.latent_shape();
     let prior = Prior::new(&sizes.prior(), shape, &store.frozen_root().pp("prior"))?;
-    let z1 = (prior.sample_base(sizes.batch, 1.0, DType::F32, device()?, &mut Rng::new(2))? * 2.0)?;
+    let z1 = prior.sample_base(sizes.batch, 1.0, DType::F32, device()?, &mut Rng::new(2))?;
     let options = Rk45Options::with_tolerance(1e-5);
     Ok(Box::new(move || {
         with_precision(Precision::Tf32, || {

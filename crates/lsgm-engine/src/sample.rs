@@ -123,7 +123,7 @@ pub fn film(
     let chosen: Vec<&Tensor> =
         (0..frames).map(|i| &moments[(i as f64 / (frames - 1) as f64 * last as f64).round() as usize]).collect();
     let latents = Tensor::stack(&chosen, 1)?.flatten(0, 1)?;
-    let items = decode(model, latents.clone().into(), config, rng)?;
+    let items = with_precision(config.precision, || decode(model, latents.clone().into(), config, rng))?;
     Ok(Samples { items, latents, nfe: nfe as f64, seconds: clock.elapsed().as_secs_f64() })
 }
 

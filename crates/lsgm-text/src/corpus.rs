@@ -195,7 +195,7 @@ impl Dataset for Corpus {
         if 2 * 4 * self.tokens.len() > limit || u32::try_from(self.tokens.len()).is_err() {
             return Ok(None);
         }
-        let tokens = upload(&Tensor::new(self.tokens.as_slice(), &Device::Cpu)?, device)?;
+        let tokens = Tensor::new(self.tokens.as_slice(), device)?;
         let items = self.items.clone();
         Ok(Some(Box::new(ResidentCorpus { tokens, items, length: self.length, end: self.end, moves: self.moves })))
     }

@@ -48,7 +48,7 @@ pub struct SampleConfig {
     pub candidates: usize,
     /// Items that go through the solver together.
     pub batch_size: usize,
-    /// In which numbers a GPU computes while it draws samples; a CPU computes in `f32` always.
+    /// In which numbers a GPU computes while it draws samples and films; a CPU computes in `f32` always.
     pub precision: Precision,
 }
 

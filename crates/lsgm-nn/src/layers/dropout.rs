@@ -1,5 +1,5 @@
 use candle_core::Tensor;
-use lsgm_core::{Pass, Result};
+use lsgm_core::{Error, Pass, Result};
 
 use crate::ops;
 
@@ -14,8 +14,11 @@ impl Dropout {
     /// Apply it with noise from `pass.rng`; the identity outside training.
     ///
     /// # Errors
-    /// In training, a probability outside [0, 1).
+    /// A probability outside [0, 1).
     pub fn forward(&self, x: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
+        if !(0.0..1.0).contains(&self.p) {
+            return Err(Error::contract("dropout", format!("probability {} is not in [0, 1)", self.p)));
+        }
         if !pass.training || self.p == 0.0 {
             return Ok(x.clone());
         }

@@ -1,8 +1,7 @@
 //! Kernels on a GPU, compiled when they are first used, by NVRTC, for whatever GPU is there.
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use candle_core::cuda::cudarc::driver::sys::CUmemPool_attribute;
 use candle_core::cuda::cudarc::driver::{
@@ -82,19 +81,13 @@ pub(crate) fn peak_memory(device: &CudaDevice) -> Result<u64> {
 /// A kernel on a device.
 type Key = (DeviceId, &'static str, &'static str, Element);
 
-thread_local! {
-    static FUNCTIONS: RefCell<HashMap<Key, CudaFunction>> = RefCell::new(HashMap::new());
-}
+/// Kernels that have been loaded, for all threads.
+static FUNCTIONS: LazyLock<Mutex<HashMap<Key, CudaFunction>>> = LazyLock::new(Mutex::default);
 
-/// What NVRTC makes of a source, for all threads.
+/// What NVRTC makes of a source.
 fn compiled(source: &Source, element: Element) -> Result<String> {
-    static COMPILED: Mutex<BTreeMap<(&str, Element), String>> = Mutex::new(BTreeMap::new());
-    let mut compiled = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(ptx) = compiled.get(&(source.name, element)) {
-        return Ok(ptx.clone());
-    }
     match nvrtc::compile_ptx([element.definition(), COMMON, source.text].concat()) {
-        Ok(ptx) => Ok(compiled.entry((source.name, element)).or_insert(ptx.to_src()).clone()),
+        Ok(ptx) => Ok(ptx.to_src()),
         Err(error) => bail!("{} does not compile: {error}", source.name),
     }
 }
@@ -115,20 +108,19 @@ pub(crate) fn compile_all() -> Result<()> {
 fn function(device: &CudaDevice, launch: &Launch) -> Result<CudaFunction> {
     let (source, element) = (launch.source, launch.element);
     let key = (device.id(), source.name, launch.kernel, element);
-    FUNCTIONS.with_borrow_mut(|functions| {
-        if let Some(function) = functions.get(&key) {
-            return Ok(function.clone());
-        }
-        let module = device.cuda_stream().context().load_module(compiled(source, element)?.into()).w()?;
-        // The other kernels of the source will be wanted too.
-        for kernel in source.kernels {
-            functions.insert((device.id(), source.name, kernel, element), module.load_function(kernel).w()?);
-        }
-        match functions.get(&key) {
-            Some(function) => Ok(function.clone()),
-            None => bail!("{} has no kernel `{}`", source.name, launch.kernel),
-        }
-    })
+    let mut functions = FUNCTIONS.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(function) = functions.get(&key) {
+        return Ok(function.clone());
+    }
+    let module = device.cuda_stream().context().load_module(compiled(source, element)?.into()).w()?;
+    // The other kernels of the source will be wanted too.
+    for kernel in source.kernels {
+        functions.insert((device.id(), source.name, kernel, element), module.load_function(kernel).w()?);
+    }
+    match functions.get(&key) {
+        Some(function) => Ok(function.clone()),
+        None => bail!("{} has no kernel `{}`", source.name, launch.kernel),
+    }
 }
 
 pub(super) fn run(device: &CudaDevice, launch: &Launch) -> Result<()> {

@@ -118,6 +118,9 @@ impl Argument {
     }
 }
 
+/// The largest size that a kernel is told.
+const LARGEST: usize = (i32::MAX / 2) as usize - 4 * THREADS as usize;
+
 /// A kernel with what it is given.
 #[derive(Debug)]
 pub struct Launch {
@@ -145,10 +148,10 @@ impl Launch {
         self
     }
 
-    /// Sizes, of which kernels calculate with up to a block of threads more.
+    /// Sizes, which kernels double and go beyond by a few turns.
     pub(crate) fn sizes(mut self, sizes: impl IntoIterator<Item = usize>) -> Self {
         for size in sizes {
-            self.too_large |= size > (i32::MAX - THREADS as i32) as usize;
+            self.too_large |= size > LARGEST;
             self.arguments.push(Argument::Int(size as i32));
         }
         self

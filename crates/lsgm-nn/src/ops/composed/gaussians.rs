@@ -2,6 +2,12 @@ use candle_core::{D, Tensor};
 use lsgm_core::Result;
 
 use super::{constant, log_softmax, softmax};
+use crate::precision::{Precision, with_precision};
+
+/// `a · b`. What comes of it are small differences of large numbers: no precision of a pass may round them.
+fn product(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    with_precision(Precision::F32, || Ok(a.contiguous()?.matmul(&b.contiguous()?)?))
+}
 
 pub(crate) fn diffused_gaussians(
     means: &Tensor,
@@ -22,7 +28,7 @@ pub(crate) fn diffused_gaussians(
 }
 
 pub(crate) fn component_shares(features: &Tensor, factors: &Tensor) -> Result<Tensor> {
-    softmax(&features.contiguous()?.matmul(&factors.t()?.contiguous()?)?)
+    softmax(&product(features, &factors.t()?)?)
 }
 
 pub(crate) fn expected_factors(
@@ -31,11 +37,11 @@ pub(crate) fn expected_factors(
     context: &Tensor,
     targets: Option<[&Tensor; 2]>,
 ) -> Result<(Tensor, Option<Tensor>)> {
-    let guess = features.contiguous()?.matmul(&factors.t()?.contiguous()?)?;
-    let expected = softmax(&(&guess + context)?)?.matmul(&factors.contiguous()?)?;
+    let guess = product(features, &factors.t()?)?;
+    let expected = product(&softmax(&(&guess + context)?)?, factors)?;
     let Some([features, factors]) = targets else { return Ok((expected, None)) };
     let rows = features.contiguous()?.flatten(0, 1)?;
-    let shares = softmax(&rows.matmul(&factors.t()?.contiguous()?)?)?.reshape(context.shape())?.detach();
+    let shares = softmax(&product(&rows, &factors.t()?)?)?.reshape(context.shape())?.detach();
     let told = log_softmax(&(guess.detach() + context)?)?;
     Ok((expected, Some((shares * told)?.sum(D::Minus1)?.neg()?)))
 }

@@ -12,7 +12,7 @@ use crate::ops::rotary::turns_of;
 /// An id outside the table gives rows that are not numbers, or stops the device with an error of the driver: reading ids back
 /// would stop the host.
 pub(crate) fn embedding(table: &Tensor, ids: &Tensor) -> Result<Tensor> {
-    if ids.dtype() == DType::U32 && serves_f32(table) {
+    if ids.dtype() == DType::U32 && ids.device().same_device(table.device()) && serves_f32(table) {
         return device::embedding(table, ids);
     }
     let mut dims = ids.dims().to_vec();
@@ -39,23 +39,27 @@ pub(crate) fn rotary(x: &Tensor, base: f64) -> Result<Tensor> {
     })
 }
 
-/// Length, width, base, type and device of sequences that are turned.
-type Turned = (usize, usize, u64, DType, DeviceLocation);
+/// Width, base, type and device of sequences that are turned.
+type Turned = (usize, u64, DType, DeviceLocation);
 
 thread_local! {
+    /// For the longest sequences so far.
     static TURNS: RefCell<HashMap<Turned, (Tensor, Tensor)>> = RefCell::new(HashMap::new());
 }
 
-/// Sines and cosines of each position and pair, which are made once.
+/// Sines and cosines of each position and pair, which are made once for all lengths.
 fn turns(x: &Tensor, base: f64) -> Result<(Tensor, Tensor)> {
     let (length, width) = (x.dim(D::Minus2)?, x.dim(D::Minus1)?);
-    let key = (length, width, base.to_bits(), x.dtype(), x.device().location());
+    let key = (width, base.to_bits(), x.dtype(), x.device().location());
     TURNS.with_borrow_mut(|turns| {
-        if let Some(tables) = turns.get(&key) {
-            return Ok(tables.clone());
+        let known = turns.get(&key).map_or(0, |(sines, _)| sines.dims()[0]);
+        if known < length {
+            let longer = length.next_power_of_two();
+            let (sines, cosines) = turns_of(longer, width, base);
+            let table = |values: Vec<f64>| constant(values, (longer, width / 2), x);
+            turns.insert(key, (table(sines)?, table(cosines)?));
         }
-        let (sines, cosines) = turns_of(length, width, base);
-        let table = |values: Vec<f64>| constant(values, (length, width / 2), x);
-        Ok(turns.entry(key).or_insert((table(sines)?, table(cosines)?)).clone())
+        let (sines, cosines) = &turns[&key];
+        Ok((sines.narrow(0, 0, length)?, cosines.narrow(0, 0, length)?))
     })
 }

@@ -101,7 +101,9 @@ impl DeviceOp<1> for Mean {
     }
 
     fn backward(&self, [x]: [&Tensor; 1], _: &Tensor, gradient: &Tensor) -> Candle<[Option<Tensor>; 1]> {
-        let share = (gradient / self.sizes.positions as f64)?.reshape((self.sizes.planes, 1))?;
+        // The number of positions in bf16 would be another one.
+        let share = (gradient.to_dtype(DType::F32)? / self.sizes.positions as f64)?.to_dtype(x.dtype())?;
+        let share = share.reshape((self.sizes.planes, 1))?;
         let spread = share.broadcast_as((self.sizes.planes, self.sizes.positions))?.contiguous()?;
         Ok([Some(spread.reshape(x.shape())?)])
     }
