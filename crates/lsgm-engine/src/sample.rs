@@ -33,17 +33,6 @@ pub fn sample(
     progress: &mut dyn FnMut(f64),
 ) -> Result<Samples> {
     gpu::check_precision(device, config.precision, "sample.precision")?;
-    with_precision(config.precision, || draw(model, count, config, device, rng, progress))
-}
-
-fn draw(
-    model: &Model,
-    count: usize,
-    config: &SampleConfig,
-    device: &Device,
-    rng: &mut Rng,
-    progress: &mut dyn FnMut(f64),
-) -> Result<Samples> {
     let clock = Instant::now();
     let prior = config.guided(&model.prior);
     let (mut items, mut latents, mut nfe) = (Vec::new(), Vec::new(), 0.0);
@@ -54,9 +43,10 @@ fn draw(
         let judge = rng.fork("candidates");
         for round in 1..=config.candidates {
             let z1 = model.prior.sample_base(size, config.temperature, DType::F32, device, rng)?;
-            let (z0, evaluations) = solvers::sample(&prior, &z1, &config.solver(), rng, &mut |_| Ok(()))?;
+            let mut solve = || solvers::sample(&prior, &z1, &config.solver(), rng, &mut |_| Ok(()));
+            let (z0, evaluations) = with_precision(config.precision, &mut solve)?;
             nfe += evaluations as f64 * size as f64;
-            let drawn = candidates(model, z0, config, judge.clone(), rng)?;
+            let drawn = with_precision(config.precision, || candidates(model, z0, config, judge.clone(), rng))?;
             kept = Some(match kept {
                 None => drawn,
                 Some(kept) => kept.or_less_surprising(drawn)?,

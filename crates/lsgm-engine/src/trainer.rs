@@ -8,8 +8,8 @@ use candle_core::{DType, Device, Tensor, Var};
 use lsgm_core::{Dataset, Error, ParamStore, Pass, Result, Rng};
 use lsgm_nn::ops::is_synchronous;
 use lsgm_nn::optim::{Ema, GradientScale, Gradients, NormPenalty, Optimizer, OptimizerConfig};
-use lsgm_nn::{Precision, backward, gpu, with_checkpoints, with_precision};
-use lsgm_prior::{NetworkConfig, Prior};
+use lsgm_nn::{backward, gpu, with_checkpoints, with_precision};
+use lsgm_prior::Prior;
 
 use crate::budget::Budget;
 use crate::config::{SampleConfig, TrainConfig};
@@ -93,7 +93,7 @@ impl Trainer {
         run: Option<RunDir>,
     ) -> Result<Self> {
         config.validate()?;
-        config.lsgm.validate_with(&spec.prior)?;
+        config.validate_with(&spec.prior)?;
         sampling.validate()?;
         sampling.validate_with(&spec.prior)?;
         if data.is_empty() {
@@ -101,11 +101,6 @@ impl Trainer {
             return Err(Error::config("data", message));
         }
         gpu::check_precision(device, config.precision, "train.precision")?;
-        if config.precision == Precision::Tf32 && matches!(spec.prior.network, NetworkConfig::Mixture(_)) {
-            let message =
-                "the shares of a mixture are differences of large numbers, too fine for tf32: use f32 or bf16";
-            return Err(Error::config("train.precision", message));
-        }
         let data = if config.resident { on_device(data, device)? } else { data };
         let root = Rng::new(config.seed);
         let store = ParamStore::new(DType::F32, device, root.fork("parameters"));

@@ -13,8 +13,8 @@ use lsgm_engine::{
     EvaluateConfig, Event, Interrupt, ModelSpec, Outcome, RunDir, SampleConfig, Stage, StageSelection, TrainConfig,
     Trainer, evaluate, interpolate, reconstruct, sample,
 };
-use lsgm_nn::Linear;
 use lsgm_nn::ops::without_kernels;
+use lsgm_nn::{Linear, Precision};
 use lsgm_prior::solvers::Solver;
 use lsgm_prior::{PriorConfig, Trace, Weighting};
 
@@ -528,6 +528,12 @@ fn configs_that_cannot_work_are_refused_with_the_key() {
     let mut c = config(1, 1);
     c.lsgm.prior_regularizer = 1e-2;
     assert!(c.lsgm.validate_with(&prior).unwrap_err().to_string().contains("this prior.network has none"));
+    let prior: PriorConfig = toml::from_str("network = { kind = \"mixture\" }").unwrap();
+    let mut c = config(1, 1);
+    c.precision = Precision::Tf32;
+    assert!(c.validate_with(&prior).unwrap_err().to_string().contains("train.precision"));
+    c.precision = Precision::Bf16;
+    c.validate_with(&prior).unwrap();
     let refused = |change: fn(&mut SampleConfig)| {
         let mut c = SampleConfig::default();
         change(&mut c);
@@ -538,6 +544,7 @@ fn configs_that_cannot_work_are_refused_with_the_key() {
     assert!(refused(|c| c.context_below = 0.5).contains("without `sample.context`"));
     assert!(refused(|c| c.t_eps = Some(1.0)).contains("sample.t_eps"));
     assert!(refused(|c| c.candidates = 0).contains("sample.candidates"));
+    assert!(refused(|c| (c.solver, c.precision) = (Solver::Rk45, Precision::Bf16)).contains("sample.precision"));
 }
 
 /// What a toy model has beside encoder and decoder.

@@ -71,7 +71,7 @@ impl Config {
 
     fn validate(&self) -> lsgm_core::Result<()> {
         self.train.validate()?;
-        self.train.lsgm.validate_with(&self.prior)?;
+        self.train.validate_with(&self.prior)?;
         self.sample.validate()?;
         self.sample.validate_with(&self.prior)?;
         self.evaluate.validate_with(&self.prior)?;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use lsgm_core::{Error, Result};
 use lsgm_nn::Precision;
+use lsgm_prior::{NetworkConfig, PriorConfig};
 use serde::{Deserialize, Serialize};
 
 use self::checks::{at_least, batch, share};
@@ -93,6 +94,19 @@ impl TrainConfig {
         share("train.ema_decay", self.ema_decay)?;
         self.vae.validate()?;
         self.lsgm.validate()
+    }
+
+    /// Check the values that depend on the prior.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for TF32 and a mixture, whose shares it would round away, and as [`LsgmStage::validate_with`].
+    pub fn validate_with(&self, prior: &PriorConfig) -> Result<()> {
+        if self.precision == Precision::Tf32 && matches!(prior.network, NetworkConfig::Mixture(_)) {
+            let message =
+                "the shares of a mixture are differences of large numbers, too fine for tf32: use f32 or bf16";
+            return Err(Error::config("train.precision", message));
+        }
+        self.lsgm.validate_with(prior)
     }
 
     /// Train the selected stages within `total`, shared between them as their own lengths are (equally where these have

@@ -3,16 +3,11 @@
 use candle_core::{DType, Device, Tensor};
 use lsgm_core::{Result, upload};
 
-use crate::kernels::device::{Element, Launch, OPTIMIZER, THREADS, address, fresh, is_there};
+use crate::kernels::device::{Element, Launch, OPTIMIZER, THREADS, address, fresh};
 use crate::kernels::optimizer::{Rule, Step};
 
 /// Elements of a block of threads, as in the source.
 const ELEMENTS: usize = 16384;
-
-/// Whether the kernels take such tensors.
-pub(super) fn serves(device: &Device, dtype: DType) -> bool {
-    is_there(device) && dtype == DType::F32
-}
 
 /// What the kernels do to one parameter: contiguous `f32` tensors of one size on one device.
 #[derive(Default)]

@@ -4,6 +4,7 @@ use lsgm_core::{Error, Result};
 
 use super::device;
 use super::slices::square_norm;
+use crate::kernels::device::serves_f32;
 use crate::ops::has_kernel;
 
 /// Gradients of named parameters, in the order of the parameters.
@@ -47,7 +48,7 @@ impl Gradients {
     pub fn norm_tensor(&self) -> Result<Tensor> {
         let gradients: Vec<&Tensor> = self.0.iter().filter_map(|(_, g)| g.as_ref()).collect();
         if gradients.first().is_some_and(|g| !has_kernel(g)) {
-            if gradients.iter().all(|g| device::serves(g.device(), g.dtype())) {
+            if gradients.iter().all(|g| serves_f32(g)) {
                 let gradients = gradients.iter().map(|g| g.contiguous()).collect::<candle_core::Result<Vec<_>>>()?;
                 let gradients: Vec<&Tensor> = gradients.iter().collect();
                 return device::norm(gradients[0].device(), &gradients);

@@ -10,6 +10,7 @@ use super::composed;
 use super::device::{self, Piece};
 use super::slices::{read, write};
 use super::{GradientScale, Gradients};
+use crate::kernels::device::serves_f32;
 use crate::kernels::optimizer::{Rule, Slices, Step, average, step};
 use crate::kernels::{BLOCK, Float};
 use crate::ops::has_kernel;
@@ -172,7 +173,7 @@ impl Optimizer {
     ) -> Result<()> {
         let step = self.scalars(lr, 1.0, ema.as_ref().map_or(0.0, |e| e.decay));
         if let Some((_, var)) = self.vars.first()
-            && self.vars.iter().all(|(_, var)| device::serves(var.device(), var.dtype()))
+            && self.vars.iter().all(|(_, var)| serves_f32(var))
         {
             let device = var.device();
             let scale = gradient_scale.tensor(device)?;

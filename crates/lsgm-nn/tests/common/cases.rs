@@ -197,20 +197,24 @@ fn norms() -> Vec<Case> {
     all
 }
 
+type Function = fn(&Tensor) -> Result<Tensor>;
+
+/// The elementwise functions.
+const ELEMENTWISE: [(&str, Function); 6] = [
+    ("relu", ops::relu),
+    ("silu", ops::silu),
+    ("gelu", ops::gelu),
+    ("elu", ops::elu),
+    ("softplus", ops::softplus),
+    ("sigmoid", ops::sigmoid),
+];
+
 /// The elementwise functions and the softmax, on numbers up to about ±10.
 pub(crate) fn functions_of(shape: Vec<usize>) -> Vec<Case> {
     let x = (normal(1, shape) * 3.0).unwrap();
-    let functions: [(&str, fn(&Tensor) -> Result<Tensor>); 8] = [
-        ("relu", ops::relu),
-        ("silu", ops::silu),
-        ("gelu", ops::gelu),
-        ("elu", ops::elu),
-        ("softplus", ops::softplus),
-        ("sigmoid", ops::sigmoid),
-        ("softmax", ops::softmax),
-        ("log_softmax", ops::log_softmax),
-    ];
-    functions.into_iter().map(|(name, f)| case(name, vec![x.clone()], move |t| f(&t[0]))).collect()
+    let softmaxes: [(&str, Function); 2] = [("softmax", ops::softmax), ("log_softmax", ops::log_softmax)];
+    let functions = ELEMENTWISE.into_iter().chain(softmaxes);
+    functions.map(|(name, f)| case(name, vec![x.clone()], move |t| f(&t[0]))).collect()
 }
 
 fn functions() -> Vec<Case> {
@@ -432,28 +436,9 @@ fn logistic_mixtures() -> Vec<Case> {
 /// Functions where formulas change: at zero, beyond the range of `exp`, and the norm of a row of zeros.
 pub(crate) fn kinks() -> Vec<Case> {
     let points = tensor(vec![-300.0, -90.0, -20.0, -1e-9, 0.0, 1e-9, 20.0, 90.0, 300.0], 9);
-    type Function = fn(&Tensor) -> Result<Tensor>;
-    let functions: [(_, Function); 6] = [
-        ("relu", ops::relu),
-        ("silu", ops::silu),
-        ("gelu", ops::gelu),
-        ("elu", ops::elu),
-        ("softplus", ops::softplus),
-        ("sigmoid", ops::sigmoid),
-    ];
-    let mut all: Vec<Case> = functions
-        .into_iter()
-        .map(|(name, f): (&str, _)| Case {
-            name: name.to_owned(),
-            inputs: vec![points.clone()],
-            f: Box::new(move |t| f(&t[0])),
-        })
-        .collect();
+    let functions = ELEMENTWISE.into_iter();
+    let mut all: Vec<Case> = functions.map(|(name, f)| case(name, vec![points.clone()], move |t| f(&t[0]))).collect();
     let zeros = Tensor::cat(&[normal(1, (2, 5)), normal(2, (1, 5)).zeros_like().unwrap()], 0).unwrap();
-    all.push(Case {
-        name: "weight_norm".to_owned(),
-        inputs: vec![zeros, normal(3, 3)],
-        f: Box::new(|t| ops::weight_norm(&t[0], &t[1], 1e-2)),
-    });
+    all.push(case("weight_norm", vec![zeros, normal(3, 3)], |t| ops::weight_norm(&t[0], &t[1], 1e-2)));
     all
 }

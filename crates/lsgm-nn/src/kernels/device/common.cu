@@ -39,37 +39,29 @@ DEVICE element store(float x) {
 }
 #endif
 
-// The sum of `own` over the `lanes` threads that work together (a power of two), for all of them. Every thread of the
+// What `join` makes of `own` of the `lanes` threads that work together (a power of two), for all of them. Every thread of the
 // block takes part.
-DEVICE double sum_over(double own, unsigned lanes) {
-    __shared__ double sums[THREADS];
-    unsigned lane = threadIdx.x & (lanes - 1);
-    __syncthreads();
-    sums[threadIdx.x] = own;
-    for (unsigned half = lanes / 2; half > 0; half /= 2) {
-        __syncthreads();
-        if (lane < half) {
-            sums[threadIdx.x] += sums[threadIdx.x + half];
-        }
-    }
-    __syncthreads();
-    return sums[threadIdx.x - lane];
-}
-
-// The largest of `own`, likewise.
-DEVICE float largest_over(float own, unsigned lanes) {
-    __shared__ float values[THREADS];
+template <class Value, class Join> DEVICE Value joined_over(Value own, unsigned lanes, Join join) {
+    __shared__ Value values[THREADS];
     unsigned lane = threadIdx.x & (lanes - 1);
     __syncthreads();
     values[threadIdx.x] = own;
     for (unsigned half = lanes / 2; half > 0; half /= 2) {
         __syncthreads();
         if (lane < half) {
-            values[threadIdx.x] = fmaxf(values[threadIdx.x], values[threadIdx.x + half]);
+            values[threadIdx.x] = join(values[threadIdx.x], values[threadIdx.x + half]);
         }
     }
     __syncthreads();
     return values[threadIdx.x - lane];
+}
+
+DEVICE double sum_over(double own, unsigned lanes) {
+    return joined_over(own, lanes, [](double a, double b) { return a + b; });
+}
+
+DEVICE float largest_over(float own, unsigned lanes) {
+    return joined_over(own, lanes, [](float a, float b) { return fmaxf(a, b); });
 }
 
 // Which of the runs of elements (planes, rows) that `lanes` threads each work on is this thread's.

@@ -64,7 +64,7 @@ sources! {
 }
 
 /// The type of activations that a kernel is compiled for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Element {
     /// Single precision.
     F32,
